@@ -1,0 +1,80 @@
+"""What an agent is told: the node's plan as frozen values, and its JSON form that travels on stdin."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Dict, List, Optional
+
+RUN, ANSIBLE = "run", "ansible"
+"""The two kinds of steps: a script that the agent runs, Ansible content that the controller runs."""
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One step of one target of one configuration, in running order."""
+
+    target: str
+    configuration: str
+    step: str  # pre, main, post
+    kind: str  # RUN or ANSIBLE
+    script: str = ""
+    timeout: Optional[float] = None  # seconds, for the target as a whole: pre, main and post share it
+    continue_on_error: bool = False
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A node of the run as every node sees it; ``address`` is where its peers reach it."""
+
+    name: str
+    index: int
+    group: str
+    machine: str
+    address: str
+    configurations: List[str]
+
+
+@dataclass(frozen=True)
+class Access:
+    """How to reach the run's scope: PEM texts, never paths; empty where not used."""
+
+    endpoints: List[str]
+    user: str
+    password: str = field(repr=False, default="")
+    ca: str = field(repr=False, default="")
+    certificate: str = field(repr=False, default="")
+    key: str = field(repr=False, default="")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a node's agent needs; times in seconds."""
+
+    run: str
+    node: str
+    index: int
+    peers: List[Peer]
+    parameters: Dict[str, Any]
+    steps: List[PlannedStep]
+    access: Access
+    timeout: float  # what is left of the run's, counted from the agent's start
+    finalise: str  # a node's name, "all" or "explicit"
+    finalise_timeout: float = 120.0  # for all finalise steps of the node, where a target says nothing else
+    grace: float = 10.0  # between TERM and KILL
+    liveness: float = 15.0  # time to live of the agent's lease
+    outage: float = 120.0  # how long etcd may be away
+
+
+def to_json(plan: Plan) -> str:
+    """The plan as one JSON text; holds secrets."""
+    return json.dumps(asdict(plan), separators=(",", ":"))
+
+
+def from_json(text: str) -> Plan:
+    """The plan that ``text`` holds; raises ValueError, TypeError or KeyError if it is none."""
+    raw = json.loads(text)
+    raw["peers"] = [Peer(**p) for p in raw["peers"]]
+    raw["steps"] = [PlannedStep(**s) for s in raw["steps"]]
+    raw["access"] = Access(**raw["access"])
+    return Plan(**raw)

@@ -1,0 +1,89 @@
+"""Every key that testbed writes, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Tuple
+
+ROOT = "/testbed/"
+
+
+def end_of(prefix: str) -> str:
+    """The first key after all keys that begin with ``prefix`` (etcd's range end of a prefix)."""
+    raw = prefix.encode()
+    return (raw[:-1] + bytes([raw[-1] + 1])).decode()
+
+
+@dataclass(frozen=True)
+class RunKeys:
+    """The keys of one run; a run's user may touch nothing outside of `prefix`."""
+
+    run: str
+
+    @property
+    def prefix(self) -> str:
+        """Where all keys of the run begin."""
+        return f"{ROOT}runs/{self.run}/"
+
+    @property
+    def span(self) -> Tuple[str, str]:
+        """The run's whole range."""
+        return self.prefix, end_of(self.prefix)
+
+    @property
+    def meta(self) -> str:
+        """Who, when, spec digest, deadline."""
+        return self.prefix + "meta"
+
+    @property
+    def controller(self) -> str:
+        """On the controller's lease while it lives."""
+        return self.prefix + "controller"
+
+    @property
+    def flags(self) -> str:
+        """Prefix of the two flags."""
+        return self.prefix + "flags/"
+
+    def flag(self, name: str) -> str:
+        """``abort`` or ``finalise``: JSON ``{by, why, at, cause}``, written once, the first writer wins."""
+        return self.flags + name
+
+    @property
+    def values(self) -> str:
+        """Prefix of the users' values."""
+        return self.prefix + "kv/"
+
+    def value(self, key: str) -> str:
+        """A user's value."""
+        return self.values + key
+
+    @property
+    def nodes(self) -> str:
+        """Prefix of what nodes say of themselves."""
+        return self.prefix + "nodes/"
+
+    def alive(self, node: str) -> str:
+        """On the agent's lease."""
+        return f"{self.nodes}{node}/alive"
+
+    def wants(self, node: str) -> str:
+        """The Ansible step this node is ready for: JSON ``{serial, configuration, target, step}``."""
+        return f"{self.nodes}{node}/wants"
+
+    def served(self, node: str) -> str:
+        """The controller's answer: JSON ``{serial, verdict, reason}``."""
+        return f"{self.nodes}{node}/served"
+
+    def waiting(self, node: str, wait: int) -> str:
+        """What a blocked call waits for, since when, until when."""
+        return f"{self.nodes}{node}/waiting/{wait}"
+
+    @property
+    def events(self) -> str:
+        """Prefix of all events."""
+        return self.prefix + "events/"
+
+    def event(self, writer: str, sequence: int) -> str:
+        """One event; ``writer`` is a node, or ``-`` for the controller (no host name)."""
+        return f"{self.events}{writer}/{sequence:08d}"
