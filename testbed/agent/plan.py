@@ -19,7 +19,7 @@ class PlannedStep:
     step: str  # pre, main, post
     kind: str  # RUN or ANSIBLE
     script: str = ""
-    timeout: Optional[float] = None  # seconds, for the target as a whole: pre, main and post share it
+    timeout: Optional[float] = None  # seconds; None: only the run's deadline bounds it
     continue_on_error: bool = False
 
 

@@ -40,7 +40,7 @@ Step = Command | AnsibleWork
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One lifecycle target of a configuration; ``timeout`` in seconds, for pre, main and post together."""
+    """One lifecycle target of a configuration; ``timeout`` in seconds bounds each of its steps."""
 
     name: str
     pre: Step | None = None
