@@ -1,0 +1,317 @@
+"""A private etcd server for one run: started on a fresh data directory, watched, and removed with its data."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+
+from testbed.agent.plan import Access
+from testbed.coord.store import StoreError
+from testbed.errors import LabError
+from testbed.etcd.access import connect
+from testbed.etcd.addresses import LOOPBACK, free_port, is_loopback, url
+from testbed.etcd.binary import Binary, text_of
+from testbed.etcd.certificates import Authority, Issued
+from testbed.etcd.failures import PORT_TAKEN, ending, explain, tail, with_log
+from testbed.etcd.process import BoundProcess
+
+START_TIMEOUT = 30.0
+"""Seconds that a server may take until it answers; it takes about 0.15 on an idle machine."""
+
+STOP_GRACE = 5.0
+"""Seconds between TERM and KILL; its data is thrown away, so nothing is lost by KILL."""
+
+_PEER = "unix://localhost:1"  # a server of one has no peers: a socket in its private directory instead of a TCP port
+_ATTEMPTS = 5
+_WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104  known here in order to be treated apart
+
+_OPTIONS = (
+    # A server of one elects itself after one to two election timeouts, and nobody else can: short ones start it in
+    # 0.15 s for under 1 % of a core; 100/1000, the default, takes up to 2 s.
+    "--heartbeat-interval=20",
+    "--election-timeout=200",
+    # Passwords here are 192 random bits, which need no slow hash; at the default cost a log-in takes 57 ms of CPU.
+    "--bcrypt-cost=4",
+    # Signed tokens would all die whenever a user is added. The time to live, in seconds, slides with use.
+    "--auth-token=simple",
+    "--auth-token-ttl=3600",
+    # A watch may start at any revision of the run, so none is ever dropped.
+    "--auto-compaction-retention=0",
+    # Bytes. Far more than coordination needs; a run that loops on `set` must not fill the operator's disk.
+    "--quota-backend-bytes=2147483648",
+    "--logger=zap",
+    "--log-outputs=stderr",
+)
+# Writes need not reach the disk before they count: a crash of this machine ends the run, and its data with it.
+_NO_FSYNC, _NO_FSYNC_SINCE = "--unsafe-no-fsync", (3, 4, 23)
+
+
+@dataclass(frozen=True, slots=True)
+class _Listening:
+    """A started server, what it was started with, and where."""
+
+    process: BoundProcess
+    port: int
+
+
+class EmbeddedServer:
+    """An etcd server for one run, as a context manager: started on entry, gone with its data on exit.
+
+    It listens for clients on 127.0.0.1 and on ``addresses`` (IP addresses of this machine), over TLS where ``tls``:
+    then only for clients with a certificate that it issued itself. ``names`` are further names and addresses under
+    which nodes reach it. ``ports`` are tried in order; where empty, a free port is found. Its log goes to
+    ``directory/etcd.log`` and stays; all else lies in a private directory beside it and goes with the server.
+
+    Authentication is on when entry returns. Entry raises `LabError`, with what etcd said last. The server dies with
+    this process, however that ends.
+    """
+
+    def __init__(
+        self,
+        binary: Binary,
+        directory: Path,
+        addresses: Sequence[str] = (),
+        tls: bool = True,
+        *,
+        run: str = "",
+        names: Sequence[str] = (),
+        ports: Sequence[int] = (),
+    ) -> None:
+        if not tls and not all(is_loopback(a) for a in addresses):
+            raise ValueError("an etcd server that is reached from other machines needs TLS")
+        self.binary = binary
+        self.log = directory / "etcd.log"
+        self._directory = directory
+        wildcard = next((a for a in addresses if a in _WILDCARDS), None)
+        self._listen = (wildcard,) if wildcard else tuple(dict.fromkeys((LOOPBACK, *addresses)))
+        self._names = tuple(
+            dict.fromkeys(n for n in (LOOPBACK, "localhost", *addresses, *names) if n not in _WILDCARDS)
+        )
+        self._scheme = "https" if tls else "http"
+        self._run = run
+        self._ports = tuple(ports)
+        self._authority: Authority | None = None
+        self._own = Issued("", "")
+        self._password = secrets.token_urlsafe(24)
+        self._home: Path | None = None
+        self._server: _Listening | None = None
+        self._stopping = False
+        self._failed: LabError | None = None
+
+    def __enter__(self) -> EmbeddedServer:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.stop()
+        except LabError as fault:
+            if error is None:
+                raise
+            error.add_note(f"{fault.message} ({fault.help})")
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        return self._running().process.pid
+
+    @property
+    def port(self) -> int:
+        """The TCP port for clients, the same on all addresses."""
+        return self._running().port
+
+    @property
+    def root(self) -> Access:
+        """The controller's access, over loopback, to everything on the server."""
+        return self._access(LOOPBACK, "root", self._password, self._own)
+
+    @property
+    def failed(self) -> LabError | None:
+        """Why the server ended although nobody stopped it; None while it is well."""
+        return self._failed
+
+    def endpoints_for(self, address: str) -> list[str]:
+        """Give the client URLs for somebody who reaches this machine under ``address``."""
+        return [url(self._scheme, address, self.port)]
+
+    def access_for(self, address: str, user: str, password: str) -> Access:
+        """Give a node its access: the server at ``address``, that user, and a client certificate of its own."""
+        issued = self._authority.issue_client(f"user {user}") if self._authority else Issued("", "")
+        return self._access(address, user, password, issued)
+
+    def on_exit(self, callback: Callable[[LabError], None]) -> None:
+        """Call ``callback`` with the reason if the server ends unasked (at once if it has), from another thread."""
+
+        def tell(exit_code: int) -> None:
+            if not self._stopping:
+                callback(self._failed or self._loss(exit_code))
+
+        self._running().process.on_exit(tell)
+
+    def stop(self) -> None:
+        """End the server and remove its data; no error if that is done already.
+
+        Raises `LabError` if the data could not be removed.
+        """
+        self._stopping = True
+        if self._server is not None:
+            self._server.process.stop(STOP_GRACE)
+        self._remove_home()
+
+    def _running(self) -> _Listening:
+        if self._server is None:
+            raise RuntimeError("the etcd server is not started")
+        return self._server
+
+    def _access(self, address: str, user: str, password: str, issued: Issued) -> Access:
+        ca = self._authority.certificate if self._authority else ""
+        return Access(self.endpoints_for(address), user, password, ca, issued.certificate, issued.key)
+
+    def _start(self) -> None:
+        failure: LabError | None = None
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._scheme == "https":
+                self._authority = Authority(self._run)
+                self._own = self._authority.issue_client("controller")
+            for port in self._candidates():
+                self._home = Path(tempfile.mkdtemp(prefix="etcd-", dir=self._directory))  # 0700
+                failure = self._launch(self._home, port)
+                if failure is None:
+                    break
+                self._remove_home()
+                if PORT_TAKEN not in failure.message:
+                    break
+            if failure is not None:
+                raise failure
+        except OSError as error:
+            raise self._refusal(error) from error
+        self._running().process.on_exit(self._note_exit)
+        self._enable_authentication()
+
+    def _candidates(self) -> Iterator[int]:
+        if self._ports:
+            yield from self._ports
+            return
+        for _ in range(_ATTEMPTS):  # between choosing a port and taking it, somebody else may take it
+            yield free_port(self._listen)
+
+    def _launch(self, home: Path, port: int) -> LabError | None:
+        """Start the server on that port; None when it is ready, else why it did not get so."""
+        begin = self.log.stat().st_size if self.log.exists() else 0
+        process = BoundProcess(self._arguments(home, port), home, self.log, _environment())
+        try:
+            if process.wait_ready(START_TIMEOUT):
+                self._server = _Listening(process, port)
+                return None
+        except BaseException:
+            process.stop(0)
+            raise
+        unanswered = process.exit_code is None
+        process.stop(STOP_GRACE)
+        said = tail(self.log, begin)
+        end = f"was not ready within {START_TIMEOUT:.0f} s" if unanswered else ending(process.exit_code or 0)
+        cause, advice = explain(said, f"it {end}")
+        where = " and ".join(url(self._scheme, a, port) for a in self._listen)
+        message = f"etcd {text_of(self.binary.version)} did not start at {where} on this machine: {cause}"
+        return LabError(with_log(message, said), help=advice or f"Its whole log is {self.log}.")
+
+    def _arguments(self, home: Path, port: int) -> list[str]:
+        clients = ",".join(url(self._scheme, a, port) for a in self._listen)
+        arguments = [
+            str(self.binary.path),
+            "--name=run",
+            "--data-dir=data",
+            f"--listen-client-urls={clients}",
+            f"--advertise-client-urls={url(self._scheme, LOOPBACK, port)}",
+            f"--listen-peer-urls={_PEER}",
+            f"--initial-advertise-peer-urls={_PEER}",
+            f"--initial-cluster=run={_PEER}",
+            *_OPTIONS,
+        ]
+        if self.binary.version >= _NO_FSYNC_SINCE:
+            arguments.append(_NO_FSYNC)
+        if self._authority is not None:
+            issued = self._authority.issue_server(self._names)
+            for name, text in (
+                ("ca.pem", self._authority.certificate),
+                ("server.pem", issued.certificate),
+                ("server.key", issued.key),
+            ):
+                _write_private(home / name, text)
+            arguments += ["--cert-file=server.pem", "--key-file=server.key"]
+            arguments += ["--client-cert-auth", "--trusted-ca-file=ca.pem"]
+        return arguments
+
+    def _enable_authentication(self) -> None:
+        try:
+            with contextlib.closing(connect(replace(self.root, user="", password=""), START_TIMEOUT)) as client:
+                client.call("/v3/auth/user/add", {"name": "root", "password": self._password})
+                client.call("/v3/auth/role/add", {"name": "root"})
+                client.call("/v3/auth/user/grant", {"user": "root", "role": "root"})
+                client.call("/v3/auth/enable", {})
+            with contextlib.closing(connect(self.root, START_TIMEOUT)) as client:
+                users = client.call("/v3/auth/user/list", {}).get("users", [])
+        except StoreError as error:
+            raise self._failed or LabError(
+                f"etcd {text_of(self.binary.version)} started, but authentication could not be switched on: {error}",
+                help=f"Its log is {self.log}.",
+            ) from error
+        if users != ["root"]:
+            raise LabError(
+                "somebody else of this machine made a user on the run's etcd server before authentication was on",
+                help="Start the run again, and see who works on this machine.",
+            )
+
+    def _note_exit(self, exit_code: int) -> None:
+        if not self._stopping:
+            self._failed = self._loss(exit_code)
+
+    def _loss(self, exit_code: int) -> LabError:
+        message = f"the run's etcd server on this machine is gone: it {ending(exit_code)}"
+        advice = f"Its log is {self.log}."
+        if exit_code == -signal.SIGKILL:
+            advice += " A kill that nobody sent comes from the kernel when memory runs out: see `dmesg`."
+        return LabError(with_log(message, tail(self.log, 0)), help=advice)
+
+    def _refusal(self, error: OSError) -> LabError:
+        cause, advice = explain([os.strerror(error.errno or errno.EIO)], str(error))
+        message = f"the run's etcd server cannot have its files in {self._directory} on this machine: {cause}"
+        return LabError(f"{message} ({error})", help=advice or "Choose another run directory with --run-dir.")
+
+    def _remove_home(self) -> None:
+        home, self._home = self._home, None
+        if home is None:
+            return
+        try:
+            shutil.rmtree(home)
+        except OSError as error:
+            raise LabError(
+                f"the data of the run's etcd server stay on this machine: {error}", f"Remove {home}."
+            ) from error
+
+
+def _environment() -> dict[str, str]:
+    # etcd takes every setting from ETCD_* too, and the operator's are for another server
+    kept = ("PATH", "HOME", "TZ", "LANG", "LC_ALL", "ETCD_UNSUPPORTED_ARCH")
+    return {name: os.environ[name] for name in kept if name in os.environ}
+
+
+def _write_private(path: Path, text: str) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
