@@ -1,0 +1,366 @@
+"""Machines as Ansible sees them: any inventory that Ansible reads, read by Ansible itself, in its own process."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from testbed.errors import LabError, TestbedError, UsageError
+
+PATIENCE = 120.0
+"""How long an inventory (a script may ask a cloud) can take, in seconds."""
+
+_SETTINGS = (
+    ("ANSIBLE_TRANSFORM_INVALID_GROUP_CHARS", "force_valid_group_names", "ignore"),
+    ("ANSIBLE_LOCALHOST_WARNING", "localhost_warning", "False"),
+    ("ANSIBLE_PYTHON_INTERPRETER", "interpreter_python", "auto_silent"),
+)
+_STRICT = {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FATAL": "True", "ANSIBLE_INVENTORY_UNPARSED_FAILED": "True"}
+_PARSERS = re.compile(r"^\[WARNING\]: Failed to parse inventory with '([^']+)' plugin: (.*?)(?=^\[|\Z)", re.M | re.S)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A host of the inventory.
+
+    ``variables`` are those that hold for it, groups' included, as Ansible would merge them; they may hold secrets.
+    ``address`` is ``ansible_host``, else the name; a template in it is left as it stands. ``user`` and ``port`` are
+    None where the inventory does not set them.
+    """
+
+    name: str
+    address: str
+    connection: str = "ssh"
+    user: str | None = None
+    port: int | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def local(self) -> bool:
+        """Whether it is a workspace on this machine."""
+        return self.connection == "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """Machines in Ansible's own order, the groups as ``ansible-inventory --list --export`` prints them, the sources."""
+
+    machines: tuple[Machine, ...]
+    groups: Mapping[str, Any] = field(repr=False)
+    sources: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """What to call it in a message."""
+        return ", ".join(self.sources)
+
+
+def load(
+    sources: Sequence[str],
+    playbook_dir: Path | None,
+    vault_password_file: str | None,
+    environment: Mapping[str, str],
+) -> Inventory:
+    """The inventory that ``sources`` (files, folders, scripts, ``a,b,`` lists) give, read by Ansible.
+
+    Group and host variables beside the inventory and beside ``playbook_dir`` are in it, vaulted files opened with
+    ``vault_password_file``, inline-vaulted values kept as they are. The machines stand in the order in which a play
+    over ``all`` meets them. That order is not in the export (hosts written directly under ``all`` lose their place), so
+    a second Ansible process is asked for it at the same time. A ``remote_user`` or ``transport`` set in ansible.cfg
+    alone is not seen here.
+
+    Raises `UsageError` for a source that is missing or cannot be read, `LabError` when a script or Ansible fails.
+    """
+    named = tuple(_absolute(source) for source in sources)
+    settings = ansible_environment(playbook_dir, named, environment)
+    merged = {**_STRICT, **environment, **settings}
+    arguments = [word for source in named for word in ("-i", source)]
+    if playbook_dir is not None:
+        arguments += ["--playbook-dir", str(playbook_dir)]
+    if vault_password_file:
+        if not Path(vault_password_file).exists():
+            raise UsageError(f"vault password file {vault_password_file} does not exist")
+        arguments += ["--vault-password-file", vault_password_file]
+    export, order = _ask(
+        [_program("ansible-inventory", merged), "--list", "--export", *arguments],
+        [_program("ansible", merged), "all", "--list-hosts", *arguments],
+        merged,
+        named,
+    )
+    try:
+        groups = json.loads(export)
+    except ValueError as error:
+        raise LabError(f"ansible-inventory printed no JSON for {', '.join(named)}: {export[:200]!r}") from error
+    names = _in_order(groups, order)
+    variables = _effective(groups, names)
+    return Inventory(tuple(_machine(name, variables[name]) for name in names), groups, named)
+
+
+def ansible_environment(
+    playbook_dir: Path | None, sources: Sequence[str], environment: Mapping[str, str]
+) -> dict[str, str]:
+    """What to lay over ``environment`` for every Ansible process of a run.
+
+    ``ANSIBLE_CONFIG`` is the user's own, else ``ansible.cfg`` beside the spec, else beside the first inventory, else in
+    the current folder; without any of them it is not set and Ansible looks in its usual places. As with Ansible,
+    a file in a folder that everybody may write to does not count. Settings that only keep Ansible quiet are
+    added where neither the environment nor that file says anything about them.
+    """
+    result: dict[str, str] = {}
+    config = _config(playbook_dir, sources, environment)
+    if config is not None:
+        result["ANSIBLE_CONFIG"] = str(config)
+    said = _keys(config) if config else _keys(Path.home() / ".ansible.cfg") or _keys(Path("/etc/ansible/ansible.cfg"))
+    for variable, key, value in _SETTINGS:
+        if variable not in environment and key not in said:
+            result[variable] = value
+    return result
+
+
+def for_nodes(
+    inventory: Inventory | None, assignment: Mapping[str, Machine], node_groups: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """The run's own inventory, as data for a JSON inventory file that Ansible reads.
+
+    ``assignment`` maps nodes (in index order) to the machines they stand on, ``node_groups`` further groups to nodes.
+    The groups of the inventory keep their variables and children, with each machine replaced by its nodes; machines
+    without nodes are gone. Host variables are copied to each node. ``inventory`` None makes every node a workspace on
+    this machine. Vaulted files come out opened, so the result may hold secrets: it belongs in a file of mode 0600.
+    """
+    if inventory is None:
+        workspace = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+        everything: dict[str, Any] = {"hosts": {node: dict(workspace) for node in assignment}}
+        if node_groups:
+            everything["children"] = {g: {"hosts": dict.fromkeys(nodes)} for g, nodes in node_groups.items()}
+        return {"all": everything}
+    standing: dict[str, list[str]] = {}
+    for node, machine in assignment.items():
+        standing.setdefault(machine.name, []).append(node)
+    own = inventory.groups.get("_meta", {}).get("hostvars", {})
+    ungrouped = inventory.groups.get("ungrouped", {})
+    alone = set(ungrouped.get("hosts", ())) if ungrouped.get("vars") else set()
+    hosts = {}
+    for node, machine in assignment.items():
+        # a node is in its configurations' groups, so Ansible would no longer count it among the ungrouped
+        hosts[node] = {**(ungrouped["vars"] if machine.name in alone else {}), **own.get(machine.name, {})}
+        if not machine.local and not {"ansible_host", "ansible_ssh_host"} & machine.variables.keys():
+            hosts[node]["ansible_host"] = machine.address
+    children: dict[str, Any] = {}
+    for group, content in inventory.groups.items():
+        if group in ("_meta", "all", "ungrouped"):
+            continue
+        children[group] = _group(content, standing)
+    for group, nodes in node_groups.items():
+        children.setdefault(group, {}).setdefault("hosts", {}).update(dict.fromkeys(nodes))
+    result = {"hosts": hosts, "vars": dict(inventory.groups.get("all", {}).get("vars", {})), "children": children}
+    return {"all": {part: content for part, content in result.items() if content}}
+
+
+def _group(content: Mapping[str, Any], standing: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """One exported group in the form of an inventory file, nodes for machines."""
+    result: dict[str, Any] = {}
+    nodes = [node for machine in content.get("hosts", ()) for node in standing.get(machine, ())]
+    if nodes:
+        result["hosts"] = dict.fromkeys(nodes)
+    if content.get("children"):
+        result["children"] = {child: {} for child in content["children"]}
+    if content.get("vars"):
+        result["vars"] = dict(content["vars"])
+    return result
+
+
+def _absolute(source: str) -> str:
+    """The source as Ansible takes it from any folder; raises `UsageError` if it is a path to nothing."""
+    if "," in source:
+        return source
+    path = Path(source).expanduser()
+    if not path.exists():
+        near = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
+        raise UsageError(f"inventory {source} does not exist", _nearest(path.name, near))
+    return str(path.absolute())
+
+
+def _nearest(word: str, words: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, list(words), 1)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def _config(playbook_dir: Path | None, sources: Sequence[str], environment: Mapping[str, str]) -> Path | None:
+    if environment.get("ANSIBLE_CONFIG"):
+        return Path(environment["ANSIBLE_CONFIG"]).expanduser().absolute()
+    folders = [playbook_dir] if playbook_dir is not None else []
+    first = next((Path(s) for s in sources if "," not in s), None)
+    if first is not None:
+        folders.append(first if first.is_dir() else first.parent)
+    folders.append(Path.cwd())
+    for folder in folders:
+        config = folder.absolute() / "ansible.cfg"
+        if config.is_file() and not folder.stat().st_mode & 0o002:
+            return config
+    return None
+
+
+def _keys(config: Path) -> set[str]:
+    """The setting names that an ansible.cfg mentions; none if there is no such file (Ansible complains itself)."""
+    path = config / "ansible.cfg" if config.is_dir() else config
+    try:
+        text = path.read_text(errors="replace")
+    except OSError:
+        return set()
+    return set(re.findall(r"^\s*(\w+)\s*[=:]", text, re.M))
+
+
+def _program(name: str, environment: Mapping[str, str]) -> str:
+    """The Ansible program of this interpreter's environment, else of PATH."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name, path=environment.get("PATH"))
+    if found is None:
+        raise LabError(f"{name} is not installed beside {sys.executable}", "pip install ansible-core")
+    return found
+
+
+def _ask(
+    export: Sequence[str], order: Sequence[str], environment: Mapping[str, str], sources: Sequence[str]
+) -> tuple[str, str]:
+    """What both commands print, run side by side; raises with Ansible's own reason when one fails."""
+    commands = (export, order)
+    running = [
+        subprocess.Popen(
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        for command in commands
+    ]
+    printed = []
+    try:
+        for process in running:
+            out, complaint = process.communicate(timeout=PATIENCE)
+            if process.returncode:
+                raise _refusal(complaint or out, sources)
+            printed.append(out)
+    except subprocess.TimeoutExpired as error:
+        raise LabError(
+            f"inventory {', '.join(sources)} gave no answer within {PATIENCE:.0f} s",
+            "if it is a script, run it by hand with --list",
+        ) from error
+    finally:
+        for process in running:
+            _stop(process)
+    return printed[0], printed[1]
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """End the process and what it started, if it still runs, and let go of its pipes."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
+def _refusal(complaint: str, sources: Sequence[str]) -> TestbedError:
+    """Ansible's complaint as one of our errors: the file, the reason, none of the noise."""
+    if "vault secrets" in complaint or "Decryption failed" in complaint:
+        reason = _line(complaint, "[ERROR]: ") or complaint.strip()
+        return UsageError(
+            f"the inventory {', '.join(sources)} holds vaulted values that cannot be opened: {reason}",
+            "give the right password with --vault-password-file FILE",
+        )
+    broken = re.findall(r"Unable to parse (\S+) as an inventory source", complaint)
+    file = broken[0] if broken else ", ".join(sources)
+    parsers = _PARSERS.findall(complaint)
+    if not parsers:
+        errors = _line(complaint, "[ERROR]: ") or complaint.strip()[-500:] or "no reason given"
+        return LabError(f"Ansible cannot read the inventory {file}: {errors}")
+    by_name = dict(reversed(parsers))
+    if "script" in by_name:
+        reason = by_name["script"].splitlines()[0]
+        said = by_name["script"].partition("Standard error from inventory script:\n")[2].strip()
+        return LabError(f"inventory script {file} failed: {reason} {said}".rstrip(), f"run it by hand: {file} --list")
+    name, text = parsers[0] if file.endswith((".yml", ".yaml", ".json")) else parsers[-1]
+    where = re.search(rf"^Origin: ({re.escape(file)}(?::\d+)+)", text, re.M)
+    reason = text.splitlines()[0].removeprefix("Failed to parse inventory: ")
+    kind = "" if name == "auto" else f" (read as {name})"
+    return UsageError(f"inventory {where[1] if where else file} cannot be read{kind}: {reason}")
+
+
+def _line(text: str, prefix: str) -> str:
+    """The rest of the first line that begins with ``prefix``; empty if there is none."""
+    return next((line[len(prefix) :].strip() for line in text.splitlines() if line.startswith(prefix)), "")
+
+
+def _in_order(groups: Mapping[str, Any], listing: str) -> list[str]:
+    """All hosts of the export in the order of the listing; a host that it does not know comes last."""
+    known: dict[str, None] = {}
+    for group, content in groups.items():
+        if group != "_meta":
+            known.update(dict.fromkeys(content.get("hosts", ())))
+    listed = (line.strip() for line in listing.splitlines()[1:])
+    return list(dict.fromkeys([name for name in listed if name in known] + list(known)))
+
+
+def _effective(groups: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Each host's variables as Ansible merges them: by depth, priority and name of its groups, then its own."""
+    parents: dict[str, set[str]] = {name: set() for name in groups if name != "_meta"}
+    for name, content in groups.items():
+        for child in content.get("children", ()) if name != "_meta" else ():
+            parents.setdefault(child, set()).add(name)
+    depths: dict[str, int] = {}
+
+    def depth(group: str) -> int:
+        if group not in depths:
+            depths[group] = 1 + max((depth(p) for p in parents[group]), default=-1)
+        return depths[group]
+
+    def above(group: str) -> set[str]:
+        return {group}.union(*(above(p) for p in parents[group]))
+
+    def rank(group: str) -> tuple[int, int, str]:
+        return depth(group), int(groups.get(group, {}).get("vars", {}).get("ansible_group_priority", 1)), group
+
+    around: dict[str, set[str]] = {name: {"all"} for name in names}
+    for group in parents:
+        lineage = above(group)
+        for host in groups.get(group, {}).get("hosts", ()):
+            around[host] |= lineage
+    own = groups.get("_meta", {}).get("hostvars", {})
+    result = {}
+    for name in names:
+        merged: dict[str, Any] = {}
+        for group in sorted(around[name], key=rank):
+            merged.update(groups.get(group, {}).get("vars", {}))
+        result[name] = {**merged, **own.get(name, {})}
+    return result
+
+
+def _machine(name: str, variables: Mapping[str, Any]) -> Machine:
+    def first(*keys: str) -> Any:
+        return next((variables[key] for key in keys if variables.get(key) not in (None, "")), None)
+
+    port, user = first("ansible_port", "ansible_ssh_port"), first("ansible_user", "ansible_ssh_user")
+    return Machine(
+        name,
+        str(first("ansible_host", "ansible_ssh_host") or name),
+        str(first("ansible_connection") or "ssh"),
+        str(user) if user is not None else None,
+        int(port) if str(port).isdigit() else None,
+        variables,
+    )
