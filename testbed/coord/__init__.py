@@ -1,0 +1,1 @@
+"""Coordination through etcd: the store, its two implementations, and the primitives over it."""
