@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, Dict, List, Mapping, Optional, Tuple, Type, cast
+from typing import Any, ClassVar, Dict, List, Mapping, Optional, Tuple, Type
 
 TARGETS: Tuple[str, ...] = ("clean", "init", "deploy", "test", "publish", "finalise")
 """The lifecycle targets in the order a node meets them."""
@@ -266,24 +266,44 @@ _KINDS: Mapping[str, Type[Event]] = {
         ResultsCollected, ResultsMissing, Notice, RunEnded,
     )
 }  # fmt: skip
-_FIELDS: Mapping[str, frozenset[str]] = {k: frozenset(f.name for f in fields(c)) for k, c in _KINDS.items()}
+_FIELDS: Mapping[str, Dict[str, str]] = {k: {f.name: str(f.type) for f in fields(c)} for k, c in _KINDS.items()}
+_BOUND = 2.0**53
 
 
 def encode(event: Event) -> str:
-    """The event's one-line JSON form, without a line end."""
-    return json.dumps({"event": event.kind, **asdict(event)}, ensure_ascii=False, separators=(",", ":"))
+    """The event's one-line JSON form, without a line end; always valid Unicode."""
+    line = json.dumps({"event": event.kind, **asdict(event)}, ensure_ascii=False, separators=(",", ":"))
+    return line.encode("utf-8", "replace").decode()  # names of files and processes may hold lone surrogates
 
 
 def decode(line: str) -> Event:
     """The event that ``line`` holds.
 
     Unknown members are passed over, so that an older reader can follow a newer writer; raises `EventError` for
-    anything that is not an event of the closed set.
+    anything that is not an event of the closed set, with members of the declared types.
     """
     try:
         raw = json.loads(line)
         kind = raw["event"]
-        names = _FIELDS[kind]
-        return cast(Event, _KINDS[kind](**{k: v for k, v in raw.items() if k in names}))
-    except (ValueError, TypeError, KeyError) as error:
+        types = _FIELDS[kind]
+        members = {k: v for k, v in raw.items() if k in types}
+        event = _KINDS[kind](**members)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise EventError(f"not an event: {line[:200]!r}") from error
+    for name, value in members.items():
+        if not _fits(types[name], value):
+            raise EventError(f"not an event, {name} is no {types[name]}: {line[:200]!r}")
+    return event
+
+
+def _fits(declared: str, value: Any) -> bool:
+    """Whether ``value`` is of the declared type; numbers must also be finite and exact as a float."""
+    if declared.startswith("Optional["):
+        return value is None or _fits(declared[9:-1], value)
+    if declared == "str":
+        return isinstance(value, str)
+    if declared in ("int", "float"):
+        return isinstance(value, int if declared == "int" else (int, float)) and -_BOUND <= value <= _BOUND
+    if declared == "List[str]":
+        return isinstance(value, list) and all(isinstance(v, str) for v in value)
+    return isinstance(value, list if declared.startswith("List[") else dict)
