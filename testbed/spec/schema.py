@@ -1,0 +1,238 @@
+"""The published JSON Schema laid on a spec, and what it finds said in words.
+
+Two keywords of the schema itself carry the words: ``errorMessage`` (which editors show, too) and ``help``.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from testbed import resources
+from testbed.diagnostics import Span
+from testbed.spec.findings import Findings, clipped, names, shown
+from testbed.spec.source import Item
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
+    from jsonschema.protocols import Validator
+
+_EXPECTED = {
+    "string": "a string",
+    "object": "a mapping",
+    "array": "a list",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "null": "nothing",
+}
+_YAML_1_1_BOOLEANS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+
+
+@functools.cache
+def _dialect() -> Any:
+    """JSON Schema 2020-12 whose ``uniqueItems`` takes linear time for whatever the list holds."""
+    from jsonschema import Draft202012Validator, ValidationError, validators
+
+    def unique(_: Validator, wanted: bool, instance: Any, __: Any) -> Iterator[ValidationError]:
+        if wanted and isinstance(instance, list) and len({_identity(e) for e in instance}) < len(instance):
+            yield ValidationError("not unique")
+
+    extend: Any = validators.extend
+    return extend(Draft202012Validator, {"uniqueItems": unique})
+
+
+def _identity(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+@functools.cache
+def _validator() -> Validator:
+    text = resources.schema("deployment").read_text(encoding="utf-8")
+    return cast("Validator", _dialect()(json.loads(text)))
+
+
+def check(root: Item, findings: Findings) -> set[int]:
+    """Note what the schema finds; gives the ``id`` of every item with a fault at or below it."""
+    return Faults(root, findings).note(_validator().iter_errors(root.value))
+
+
+def check_value(schema: Mapping[str, Any], item: Item, key: Span, findings: Findings) -> bool:
+    """Whether a parameter's schema accepts the value of ``item``; what it says against it is noted."""
+    errors = list(_dialect()(schema).iter_errors(item.value))
+    Faults(item, findings, key).note(errors)
+    return not errors
+
+
+def check_schema(item: Item, key: Span, findings: Findings) -> bool:
+    """Whether ``item`` is itself a JSON Schema that can be used; what is wrong with it is noted."""
+    from jsonschema import Draft202012Validator
+
+    meta = Draft202012Validator(Draft202012Validator.META_SCHEMA, format_checker=Draft202012Validator.FORMAT_CHECKER)
+    errors = list(meta.iter_errors(item.value))
+    Faults(item, findings, key).note(errors)
+    reference = next(_references(item), None)
+    if reference:
+        findings.add(
+            f"'{reference.text}' cannot be used in a parameter",
+            reference.span,
+            help="write the schema out; YAML's anchors can share parts of it",
+        )
+    return not errors and reference is None
+
+
+def _references(item: Item) -> Iterator[Item]:
+    for name, key, value in item.children():
+        if name.startswith("$") and name != "$comment":
+            yield key
+        elif name not in ("default", "const", "enum", "examples"):
+            yield from _references(value)
+    for element in item.elements or ():
+        yield from _references(element)
+
+
+def describe(error: ValidationError) -> tuple[str, str]:
+    """Message and help for one fault of a value."""
+    message, hint = _words(error)
+    found = shown(error.instance)
+    if message:
+        return f"{message}: found {found}" if _says_value(error) else message, hint
+    value: Any = error.validator_value
+    match error.validator:
+        case "type":
+            kinds = [value] if isinstance(value, str) else list(value)
+            if kinds == ["boolean"] and isinstance(error.instance, str):
+                hint = f"write {_YAML_1_1_BOOLEANS.get(error.instance.lower(), 'true or false')}, without quotes"
+            elif kinds == ["string"] and not hint and not isinstance(error.instance, (dict, list, type(None))):
+                hint = "quote it"
+            return f"expected {' or '.join(_EXPECTED[k] for k in kinds)}, found {found}", hint
+        case "minItems" | "minProperties" | "minLength":
+            return f"this must not be empty{'' if value == 1 else f': at least {value}'}", hint
+        case "uniqueItems":
+            return "the same thing stands twice in this list", hint or "remove one of them"
+        case "enum":
+            return f"expected one of {names(map(str, value))}, found {found}", hint
+        case "minimum":
+            return f"must be at least {value}, found {found}", hint
+        case "maximum":
+            return f"must be at most {value}, found {found}", hint
+    return clipped(error.message, 200), hint
+
+
+def _words(error: ValidationError) -> tuple[str, str]:
+    """``errorMessage`` and ``help`` of the schema, or of the one that offers it as a branch for the same value."""
+    at: Any = error
+    while at is not None:
+        schema = at.schema if isinstance(at.schema, dict) else {}
+        if "errorMessage" in schema or "help" in schema:
+            return str(schema.get("errorMessage", "")), str(schema.get("help", ""))
+        at = at.parent if not at.path else None
+    return "", ""
+
+
+def _says_value(error: ValidationError) -> bool:
+    return error.validator != "not" and not isinstance(error.instance, dict)
+
+
+class Faults:
+    """jsonschema's errors for one tree of items, pointed at keys and values; ``key`` is the root's own key."""
+
+    def __init__(self, root: Item, findings: Findings, key: Span | None = None) -> None:
+        self.root = root
+        self.findings = findings
+        self.key = key
+        self.faulty: set[int] = set()
+
+    def note(self, errors: Iterable[ValidationError]) -> set[int]:
+        """Note them all; gives the ``id`` of every item with a fault at or below it."""
+        for error in errors:
+            for leaf in _meant(error):
+                self._note(leaf)
+        return self.faulty
+
+    def _note(self, error: ValidationError) -> None:
+        item, key = self._locate(error.absolute_path)
+        schema = error.schema if isinstance(error.schema, dict) else {}
+        here = self._span(item, key)
+        match error.validator:
+            case "additionalProperties" if error.validator_value is False:
+                self._unknown(item, schema)
+            case "required":
+                wanted: Any = error.validator_value
+                missing = next((n for n in wanted if error.message.startswith(f"{n!r} is")), "a key")
+                at = here if key else Span(self.root.file, 1, 1, 1, 2)
+                hint = schema.get("help", "") if key else "a spec has 'deployment', 'configurations' and 'nodes'"
+                self.findings.add(f"'{missing}' is missing", at, help=hint)
+            case "uniqueItems":
+                self._twice(item)
+            case "not" if key and "errorMessage" in schema and self._names(error) is None:
+                self.findings.add(schema["errorMessage"], key, help=schema.get("help", ""))
+            case _:
+                message, hint = describe(error)
+                name = self._names(error)
+                if name is not None:
+                    pair = (item.entries or {}).get(name)
+                    here = pair[0].span if pair else here
+                self.findings.add(message, here, help=hint)
+
+    def _names(self, error: ValidationError) -> str | None:
+        """The key that is wrong where the error is about a mapping's keys."""
+        return str(error.instance) if "propertyNames" in error.absolute_schema_path else None
+
+    def _unknown(self, item: Item, schema: Mapping[str, Any]) -> None:
+        known = list(schema.get("properties", ()))
+        beside = list(schema.get("patternProperties", ()))
+        for name, key, _ in item.children():
+            if name in known or any(re.search(p, name) for p in beside):
+                continue
+            hint = self.findings.suggest(name, known) or f"known here: {names(known, 20)}"
+            self.findings.add(f"unknown key '{clipped(name)}'", key.span, help=hint)
+
+    def _twice(self, item: Item) -> None:
+        seen: dict[str, Item] = {}
+        for element in item.elements or ():
+            same = _identity(element.value)
+            first = seen.get(same)
+            seen.setdefault(same, element)
+            if first is not None:
+                note = f"first at {first.span.line}:{first.span.column}"
+                self.findings.add(f"{shown(element.value)} stands here twice", element.span, "remove one", (note,))
+
+    def _locate(self, path: Iterable[str | int]) -> tuple[Item, Span | None]:
+        """The item at ``path`` and its key's place, or its own as a list's element; all on the way are faulty."""
+        item, key = self.root, self.key
+        self.faulty.add(id(item))
+        for part in path:
+            if item.entries is not None:
+                name, item = item.entries[str(part)]
+                key = name.span
+            elif item.elements is not None:
+                item = item.elements[int(part)]
+                key = item.span
+            self.faulty.add(id(item))
+        return item, key
+
+    def _span(self, item: Item, key: Span | None) -> Span:
+        """The smallest place that shows what is wrong: a scalar itself, for all else its key."""
+        if key and (item.text is None or not item.text):
+            return key
+        return item.span
+
+
+def _meant(error: ValidationError) -> Iterator[ValidationError]:
+    """The faults of the branch that was obviously meant, where the schema offers several."""
+    if error.validator not in ("anyOf", "oneOf") or not error.context:
+        yield error
+        return
+    branches: dict[int, list[ValidationError]] = {}
+    for inner in error.context:
+        branches.setdefault(int(inner.schema_path[0]), []).append(inner)
+    fitting = [b for b in branches.values() if not any(e.validator == "type" and not e.path for e in b)]
+    if len(fitting) != 1 or all(e.validator == "required" and not e.path for e in fitting[0]):
+        yield error
+        return
+    for inner in fitting[0]:
+        yield from _meant(inner)
