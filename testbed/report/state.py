@@ -99,6 +99,7 @@ class NodeState:
     waits: dict[int, Wait] = field(default_factory=dict)
     wants: StepKey | None = None
     starting: bool = False
+    finalising: bool = False
     started_at: float | None = None
     ended_at: float | None = None
     verdict: str = ""
@@ -117,7 +118,7 @@ class NodeState:
             return ENDED
         if self.lost:
             return LOST
-        if self.current is not None and self.current.key.target == "finalise":
+        if self.finalising:
             return FINALISING
         if self.waits or self.wants is not None:
             return WAITING
@@ -291,6 +292,7 @@ class Fold:
         node, step = self._speaking(event), self._step(event)
         step.started_at, step.timeout = event.at, event.timeout
         node.current = step
+        node.finalising = node.finalising or event.target == "finalise"
 
     def _step_ended(self, event: ev.StepEnded) -> None:
         node, step = self._speaking(event), self._step(event)
