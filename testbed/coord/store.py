@@ -13,6 +13,9 @@ from typing import Iterator, Optional, Protocol, Sequence, Tuple, Union
 MAX_VALUE = 1024 * 1024
 """The largest value a user may set, in bytes."""
 
+MAX_COMMIT = MAX_VALUE + 256 * 1024
+"""The most that the values of one commit may hold together, in bytes; etcd itself takes 1.5 MiB with all around."""
+
 
 class StoreError(Exception):
     """The store could not do what was asked."""
@@ -79,6 +82,13 @@ class Delete:
 
 
 Operation = Union[Put, Delete]
+
+
+def check_size(operations: Sequence[Operation]) -> None:
+    """Raise TooLarge where the values of one commit hold more than `MAX_COMMIT` bytes."""
+    size = sum(len(o.value) for o in operations if isinstance(o, Put))
+    if size > MAX_COMMIT:
+        raise TooLarge(f"{size} bytes are too large for one write; the limit is {MAX_VALUE} bytes for a value")
 
 
 @dataclass(frozen=True)

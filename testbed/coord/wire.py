@@ -203,6 +203,11 @@ class Client:
         with self._changed:
             self._changed.notify_all()
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
     def check(self) -> None:
         """Raise StoreError if the client is closed."""
         if self._closed:
