@@ -75,7 +75,9 @@ def _routes() -> list[str]:
 
 
 def _ask(*words: str) -> list[dict[str, Any]]:
-    done = subprocess.run(["ip", "-j", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        ["ip", "-j", *words], check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
+    )
     if done.returncode:
         raise LabError(f"`ip {' '.join(words)}` failed: {done.stderr.strip()}")
     answer: list[dict[str, Any]] = [entry for entry in json.loads(done.stdout or "[]") if entry]
@@ -86,7 +88,9 @@ def _batch(lines: Sequence[str], force: bool = False) -> None:
     if not lines:
         return
     command = ["ip", *(["-force"] if force else []), "-batch", "-"]
-    done = subprocess.run(command, input="\n".join(lines) + "\n", capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, check=False, input="\n".join(lines) + "\n", capture_output=True, text=True, timeout=60
+    )
     if done.returncode and not force:
         raise LabError(f"`ip` could not lay the practice network: {done.stderr.strip()}")
 
