@@ -1,0 +1,46 @@
+# Copyright the testbed authors
+# GNU General Public License v3.0 or later (see LICENSE beside the folder, or https://www.gnu.org/licenses/gpl-3.0.txt):
+# this file imports ansible-core, which is under that licence.
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Start a node's agent: the agent, its plan and the staged files go down the connection's stdin in one command."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+from testbed.agent import archive
+from testbed.run import remote
+
+archive.build()  # once in Ansible's main process, which loads this file before it forks a worker for every host
+
+
+class ActionModule(ActionBase):
+    """``testbed_start:`` takes no arguments; what is sent lies in the run's private folder."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = True
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Send and start; the result carries the agent's answer as ``answer``."""
+        del tmp
+        task_vars = task_vars or {}
+        result = super().run(None, task_vars)
+        private = Path(self._templar.template(task_vars["testbed_private"]))
+        node = task_vars["inventory_hostname"]
+        payload = archive.payload(*remote.read_start(private, node))
+        interpreter = str(self._templar.template(task_vars.get("ansible_python_interpreter") or ""))
+        command = remote.python_command(f"-c {shlex.quote(archive.BOOTSTRAP)}", interpreter)
+        done = self._low_level_execute_command(command, in_data=payload)
+        found = remote.parse_answer(done.get("stdout", ""))
+        if found is None:
+            words = (done.get("stderr") or done.get("stdout") or "no output").strip()
+            raise AnsibleActionFail(f"the agent did not start (exit code {done.get('rc')}): {words[-2000:]}")
+        answer = found[0]
+        result.update(changed=True, failed=not answer.get("ok", False), answer=answer, msg=answer.get("reason", ""))
+        return result

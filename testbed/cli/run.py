@@ -1,0 +1,68 @@
+"""``testbed run``: from a spec to a verdict."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from testbed.cli.options import deployment_options, etcd_options, parameters
+
+
+@click.command()
+@deployment_options
+@etcd_options
+@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write the JUnit report there as well.")
+@click.option("--run-dir", type=click.Path(path_type=Path), metavar="DIR", help="Keep everything of the run there.")
+@click.option("--continue-on-error", is_flag=True, help="A failed step does not abort the run.")
+@click.option("--clean-first", is_flag=True, help="Run the clean targets before all others.")
+def command(**chosen: Any) -> None:
+    r"""Run a deployment and report; the exit code is the verdict's.
+
+    \b
+    0 passed   1 a target failed   2 usage or spec   3 lab (machine, etcd)
+    4 deadline   70 a bug in testbed   130 interrupted
+
+    The first Ctrl-C aborts in order: nodes finalise, logs come home. A second one stops waiting for that.
+    """
+    from testbed.compile.plan import WITH_CLEAN, WITHOUT_CLEAN
+    from testbed.run.pipeline import Options
+
+    options = Options(
+        spec=chosen["spec"],
+        parameters=parameters(chosen["parameter"]),
+        inventories=chosen["inventory"],
+        vault_password_file=chosen["vault_password_file"],
+        continue_on_error=chosen["continue_on_error"],
+        targets=WITH_CLEAN if chosen["clean_first"] else WITHOUT_CLEAN,
+        run_dir=chosen["run_dir"],
+        etcd=etcd_choice(chosen["etcd"], chosen["etcd_binary"], chosen["etcd_advertise"]),
+        junit=chosen["junit"],
+    )
+    sys.exit(carry_out(options))
+
+
+def etcd_choice(endpoints: str | None, binary: str | None, advertise: str | None) -> Any:
+    """Where to coordinate, as the options and the environment say."""
+    from testbed.etcd.access import external_cluster
+    from testbed.run.scopes import EtcdChoice
+
+    return EtcdChoice(external_cluster(endpoints), binary, advertise)
+
+
+def carry_out(options: Any) -> int:
+    """Prepare and execute, show progress on stderr and the report on stdout; the exit code."""
+    from testbed.cli.progress import progress
+    from testbed.report.text import report_text
+    from testbed.run import directory as directories
+    from testbed.run.controller import execute
+    from testbed.run.pipeline import prepare
+
+    request = prepare(options)
+    directory = directories.create(request.plan.run, options.run_dir)
+    with progress(sys.stderr) as show:
+        outcome = execute(request, directory, show)
+    click.echo(report_text(outcome.state, outcome.judgement, directory), nl=False)
+    return outcome.judgement.exit_code

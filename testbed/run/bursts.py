@@ -1,0 +1,179 @@
+"""Ansible in bursts: the one door to ansible-runner."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from testbed.errors import LabError
+from testbed.events import COLLECT, SERVE, START
+from testbed.run.executor import (
+    CHANGED,
+    FAILED,
+    OK,
+    SKIPPED,
+    UNREACHABLE,
+    Burst,
+    BurstOutcome,
+    TaskResult,
+)
+
+PLAYBOOKS = {START: "testbed-start.yml", SERVE: "testbed-serve.yml", COLLECT: "testbed-collect.yml"}
+"""The playbook of each phase, in the run's ``playbooks/``."""
+
+_OUTCOMES = {
+    "runner_on_ok": OK,
+    "runner_on_skipped": SKIPPED,
+    "runner_on_failed": FAILED,
+    "runner_on_unreachable": UNREACHABLE,
+}
+_CANCEL_CHECK = 1.0
+"""Seconds between ansible-runner's looks at its cancel callback."""
+
+_TAIL = 4000
+"""Characters of Ansible's output kept in memory for messages."""
+
+
+class AnsibleBursts:
+    """Executor over ansible-runner.
+
+    ``playbooks`` is the run's folder of playbooks, ``inventory`` the run's inventory file, ``logs`` where each burst
+    leaves its output, ``private`` a folder of mode 0700 for what lives as long as a burst, ``environment`` what
+    Ansible is told by environment.
+    """
+
+    def __init__(
+        self, playbooks: Path, inventory: Path, logs: Path, private: Path, environment: Mapping[str, str], forks: int
+    ) -> None:
+        self._playbooks = playbooks
+        self._inventory = inventory
+        self._logs = logs
+        self._private = private
+        self._forks = forks
+        # Kept apart from ~/.ansible/cp: a control socket of an earlier lab at the same address would hang, and what
+        # this run opens it closes. In /tmp, because a Unix socket's path may have 107 bytes at most.
+        self._sockets = Path(tempfile.mkdtemp(prefix="testbed-cp-"))
+        self._environment = {**environment, "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self._sockets)}
+
+    def run(self, burst: Burst, on_result: Callable[[TaskResult], None], cancelled: threading.Event) -> BurstOutcome:
+        """See `Executor.run`."""
+        name = f"{burst.number:03d}-{burst.phase}"
+        work = self._private / "bursts" / name
+        work.mkdir(parents=True, mode=0o700)
+        try:
+            runner, tail = self._play(burst, name, work, on_result, cancelled)
+        finally:
+            log = self._keep_log(work, name)
+            shutil.rmtree(work, ignore_errors=True)
+        return BurstOutcome(
+            exit_code=int(runner.rc if runner.rc is not None else 254),
+            cancelled=runner.status == "canceled",
+            output="".join(tail)[-_TAIL:],
+            log=str(log),
+        )
+
+    def _play(
+        self, burst: Burst, name: str, work: Path, on_result: Callable[[TaskResult], None], cancelled: threading.Event
+    ) -> tuple[Any, list[str]]:
+        import ansible_runner
+
+        logging.getLogger("ansible-runner").addHandler(logging.NullHandler())
+        tail: list[str] = []
+
+        def on_event(event: dict[str, Any]) -> bool:
+            text = event.get("stdout") or ""
+            if text:
+                tail.append(text + "\n")
+                del tail[:-50]
+            result = task_result(event)
+            if result is not None:
+                on_result(result)
+            return False  # nothing on disk: the log and our own events keep all that is needed
+
+        try:
+            runner = ansible_runner.run(
+                private_data_dir=str(work),
+                project_dir=str(self._playbooks),
+                artifact_dir=str(work / "artifacts"),
+                ident=name,
+                playbook=PLAYBOOKS[burst.phase],
+                inventory=str(self._inventory),
+                extravars={"testbed_batch": list(burst.nodes), "testbed_steps": dict(burst.steps)},
+                envvars=dict(self._environment),
+                forks=min(len(burst.nodes), self._forks),
+                settings={"pexpect_timeout": _CANCEL_CHECK, "suppress_ansible_output": True},
+                event_handler=on_event,
+                cancel_callback=cancelled.is_set,
+                quiet=True,
+            )
+        except (ansible_runner.exceptions.AnsibleRunnerException, OSError) as error:
+            raise LabError(
+                f"Ansible could not be started for {burst.phase}: {error}", "see `testbed doctor`"
+            ) from error
+        return runner, tail
+
+    def _keep_log(self, work: Path, name: str) -> Path:
+        """The burst's output, as Ansible printed it, outlives its folder."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        log = self._logs / f"{name}.log"
+        for stdout in work.glob("artifacts/**/stdout"):
+            shutil.move(stdout, log)
+        return log
+
+    def close(self) -> None:
+        """Close the SSH connections that were kept for later bursts."""
+        for socket in self._sockets.iterdir():
+            subprocess.run(
+                ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "testbed"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=10,
+                check=False,
+            )
+        shutil.rmtree(self._sockets, ignore_errors=True)
+
+
+def task_result(event: Mapping[str, Any]) -> TaskResult | None:
+    """The task result that an event of ansible-runner tells; None for the other kinds."""
+    outcome = _OUTCOMES.get(event.get("event", ""))
+    if outcome is None:
+        return None
+    data = event.get("event_data") or {}
+    result = data.get("res")
+    result = result if isinstance(result, dict) else {}
+    if outcome == OK and result.get("changed"):
+        outcome = CHANGED
+    return TaskResult(
+        node=str(data.get("host", "")),
+        task=str(data.get("task") or data.get("name") or ""),
+        action=str(data.get("resolved_action") or data.get("task_action") or ""),
+        outcome=outcome,
+        ignored=bool(data.get("ignore_errors")),
+        result=result,
+        output=str(event.get("stdout") or ""),
+    )
+
+
+def forks_for(nodes: int) -> int:
+    """How many hosts one Ansible process works on at once.
+
+    A fork costs about 60 MB while it works; a core keeps about eight busy, since most of a fork's time is waiting for
+    its machine.
+    """
+    cores = len(os.sched_getaffinity(0))
+    try:
+        memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        memory = 2 * 1024**3
+    return max(1, min(nodes, cores * 8, int(memory / (60 * 1024**2))))
+
+
+__all__ = ["AnsibleBursts", "forks_for", "task_result"]

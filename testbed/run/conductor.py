@@ -1,0 +1,157 @@
+"""What a run does next: told what happens, it answers with actions; it touches nothing and knows no clock (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from testbed.events import ABORT, FINALISE
+from testbed.spec.model import ALL
+
+STARTING, RUNNING, WANTING, SERVING, PUBLISHED, ENDED, COLLECTING, HOME = (
+    "starting", "running", "wanting", "serving", "published", "ended", "collecting", "home",
+)  # fmt: skip
+"""The phases of a node as the controller sees it; PUBLISHED: nothing left to do but to finalise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Do these Ansible steps: node -> (serial of the wish, name of the step's task file)."""
+
+    wishes: Mapping[str, tuple[int, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Collect:
+    """Bring these nodes' results home."""
+
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Raise:
+    """Raise a flag of the run."""
+
+    flag: str
+    why: str
+    cause: Mapping[str, Any] = field(default_factory=dict)
+
+
+Action = Serve | Collect | Raise
+
+
+@dataclass(slots=True)
+class _Node:
+    phase: str = STARTING
+    wish: tuple[int, str] | None = None
+
+
+class Conductor:
+    """The run's state machine over its nodes.
+
+    ``finalise`` is the deployment's; with `ALL` the conductor raises the flag when no node has anything else to do.
+    """
+
+    def __init__(self, nodes: Iterable[str], finalise: str, serve_limit: int = 4) -> None:
+        self._nodes = {name: _Node() for name in nodes}
+        self._finalise = finalise
+        self._serve_limit = serve_limit
+        self._serving = 0
+        self._collecting = False
+        self._raised: set[str] = set()
+        self.aborted = False
+
+    def started(self, node: str) -> None:
+        """The node's agent is up."""
+        if self._nodes[node].phase == STARTING:
+            self._nodes[node].phase = RUNNING
+
+    def never_started(self, node: str) -> None:
+        """The node's agent could not be started; there is nothing to collect."""
+        self._nodes[node].phase = HOME
+
+    def wanted(self, node: str, serial: int, step: str) -> None:
+        """The node stands before an Ansible step."""
+        state = self._nodes[node]
+        if state.phase in (STARTING, RUNNING, PUBLISHED, SERVING):
+            state.phase, state.wish = WANTING, (serial, step)
+
+    def published(self, node: str) -> None:
+        """The node has done all but finalise."""
+        if self._nodes[node].phase in (STARTING, RUNNING):
+            self._nodes[node].phase = PUBLISHED
+
+    def moved_on(self, node: str) -> None:
+        """The node no longer waits for Ansible (served, aborted or timed out)."""
+        state = self._nodes[node]
+        if state.phase in (WANTING, SERVING):
+            state.phase, state.wish = RUNNING, None
+
+    def ended(self, node: str) -> None:
+        """The node's agent has ended, or is lost: what it has can be collected."""
+        if self._nodes[node].phase not in (COLLECTING, HOME):
+            self._nodes[node].phase = ENDED
+
+    def collected(self, nodes: Iterable[str]) -> None:
+        """A collect burst over these nodes is over, whatever it brought."""
+        self._collecting = False
+        for node in nodes:
+            self._nodes[node].phase = HOME
+
+    def served(self) -> None:
+        """A serve burst is over."""
+        self._serving -= 1
+
+    def flagged(self, flag: str) -> None:
+        """A flag of the run stands."""
+        self._raised.add(flag)
+        self.aborted = self.aborted or flag == ABORT
+
+    def phase(self, node: str) -> str:
+        """The node's phase."""
+        return self._nodes[node].phase
+
+    def in_phase(self, *phases: str) -> list[str]:
+        """The nodes in one of these phases, in index order."""
+        return [name for name, state in self._nodes.items() if state.phase in phases]
+
+    @property
+    def finished(self) -> bool:
+        """Whether every node is home."""
+        return all(state.phase == HOME for state in self._nodes.values())
+
+    def flags_due(self) -> list[Raise]:
+        """The flags to raise now; each is named once."""
+        if self._finalise != ALL or FINALISE in self._raised or self.aborted:
+            return []
+        if self.in_phase(STARTING, RUNNING, WANTING, SERVING) or not self.in_phase(PUBLISHED):
+            return []
+        self._raised.add(FINALISE)
+        return [Raise(FINALISE, "every node's publish is done")]
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `work_due` has something to name."""
+        may_serve = not self.aborted and self._serving < self._serve_limit
+        return bool((may_serve and self.in_phase(WANTING)) or (not self._collecting and self.in_phase(ENDED)))
+
+    def work_due(self) -> list[Serve | Collect]:
+        """The Ansible work to begin now; each piece is named once."""
+        work: list[Serve | Collect] = []
+        wanting = self.in_phase(WANTING)
+        if wanting and not self.aborted and self._serving < self._serve_limit:
+            wishes = {}
+            for node in wanting:
+                state = self._nodes[node]
+                assert state.wish is not None  # noqa: S101  a node is WANTING only with a wish
+                wishes[node], state.phase = state.wish, SERVING
+            self._serving += 1
+            work.append(Serve(wishes))
+        ended = self.in_phase(ENDED)
+        if ended and not self._collecting:
+            self._collecting = True
+            for node in ended:
+                self._nodes[node].phase = COLLECTING
+            work.append(Collect(tuple(ended)))
+        return work

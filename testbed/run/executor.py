@@ -1,0 +1,66 @@
+"""What the controller needs of Ansible: one method that does a phase for a batch of nodes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+OK, CHANGED, SKIPPED, FAILED, UNREACHABLE = "ok", "changed", "skipped", "failed", "unreachable"
+"""How a task ended on a node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """One Ansible process to come: its number in the run, its phase, its nodes.
+
+    ``steps`` maps each node of a serve burst to the name of its step's task file.
+    """
+
+    number: int
+    phase: str
+    nodes: tuple[str, ...]
+    steps: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """One task on one node; ``output`` is Ansible's own text of it, ``final`` says that it ends the node's part."""
+
+    node: str
+    task: str
+    action: str
+    outcome: str
+    ignored: bool
+    result: Mapping[str, Any]
+    output: str
+
+    @property
+    def message(self) -> str:
+        """What went wrong in one line, as far as Ansible says."""
+        for key in ("msg", "stderr", "module_stderr", "stdout", "reason"):
+            text = str(self.result.get(key) or "").strip()
+            if text:
+                return " ".join(text.split())
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class BurstOutcome:
+    """How the process ended: its exit code, whether it was cancelled, the end of its output, where its log lies."""
+
+    exit_code: int
+    cancelled: bool
+    output: str
+    log: str
+
+
+class Executor(Protocol):
+    """Does bursts. Called from several threads at once, one burst each."""
+
+    def run(self, burst: Burst, on_result: Callable[[TaskResult], None], cancelled: threading.Event) -> BurstOutcome:
+        """Do the burst, tell every task's result as it comes; raises `LabError` when Ansible itself can't start."""
+
+    def close(self) -> None:
+        """Give back what is kept between bursts (connections)."""

@@ -1,0 +1,162 @@
+"""A plan becomes files in the run directory: the frozen spec, playbooks, staged archives, each node's start."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from testbed.agent.plan import Access
+from testbed.compile.plan import NodePlan, RunPlan, to_data
+from testbed.compile.playbooks import playbooks
+from testbed.errors import LabError
+from testbed.resources import playbooks as shipped_playbooks
+from testbed.run.directory import RunDirectory
+from testbed.run.remote import COMMON
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The times of a run that the spec does not set, in seconds; each is explained in docs/spec.md."""
+
+    finalise: float = 120.0
+    grace: float = 10.0
+    liveness: float = 15.0
+    outage: float = 120.0
+
+
+def freeze(directory: RunDirectory, plan: RunPlan) -> None:
+    """Write what a reader of the run wants to see: spec, plan, playbooks."""
+    directory.spec.write_text(plan.deployment.text, encoding="utf-8")
+    directory.plan.write_text(json.dumps(to_data(plan), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for path, text in playbooks(plan).items():
+        target = directory.playbooks / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    shutil.copytree(
+        shipped_playbooks(),
+        directory.playbooks,
+        dirs_exist_ok=True,
+        ignore=shutil.ignore_patterns("__pycache__", "LICENSE"),
+    )
+    _link_spec_folder(plan.deployment.path.resolve().parent, directory.playbooks)
+
+
+def _link_spec_folder(folder: Path, playbooks_dir: Path) -> None:
+    """Make what lies beside the spec lie beside the playbooks too, so that Ansible finds it as it always does.
+
+    Roles, library, collections, group_vars, host_vars, templates and plugins are all looked for there. Folders that
+    the run has of its own (action plugins, a node's task files) get the entries of the spec's folder linked in.
+    """
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        here = playbooks_dir / entry.name
+        if not here.exists():
+            here.symlink_to(entry)
+        elif here.is_dir() and entry.is_dir():
+            for inner in sorted(entry.iterdir()):
+                if not (here / inner.name).exists():
+                    (here / inner.name).symlink_to(inner)
+
+
+def write_inventory(directory: RunDirectory, plan: RunPlan, inventory: dict[str, Any]) -> Path:
+    """Write the run's own inventory, readable for its owner alone: it may hold decrypted variables.
+
+    ``inventory`` is `testbed.inventory.for_nodes`'s; every node gets what the shipped actions need to know.
+    """
+    names = [p.node.name for p in plan.nodes]
+    for node in plan.nodes:
+        variables = inventory["all"]["hosts"].setdefault(node.node.name, {}) or {}
+        inventory["all"]["hosts"][node.node.name] = variables
+        variables["testbed"] = {
+            "run": plan.run, "node": node.node.name, "index": node.node.index, "nodes": names,
+            "workspace": node.workspace,
+        }  # fmt: skip
+        variables["testbed_workspace"] = node.workspace
+        variables["testbed_become"] = node.node.become
+        variables["testbed_results"] = str(directory.nodes / node.node.name / "results.tar.gz")
+    common = inventory["all"].setdefault("vars", {})
+    common["params"] = dict(plan.deployment.parameters)
+    common["testbed_private"] = str(directory.private)
+    common["testbed_spec_dir"] = str(plan.deployment.path.resolve().parent)
+    path = directory.private / "inventory.json"
+    write_private(path, json.dumps(inventory))
+    return path
+
+
+def write_starts(
+    directory: RunDirectory, plan: RunPlan, access: Mapping[str, Access], timeout: float, timing: Timing
+) -> None:
+    """Write what each node's agent is sent at its start, secrets included: one file of mode 0600 each."""
+    folder = directory.private / "starts"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    staged: dict[tuple[str, ...], str] = {}
+    common = {
+        "run": plan.run,
+        "peers": [asdict(peer) for peer in plan.peers],
+        "parameters": dict(plan.deployment.parameters),
+        "timeout": timeout,
+        "finalise": plan.deployment.finalise,
+        "finalise_timeout": timing.finalise,
+        "grace": timing.grace,
+        "liveness": timing.liveness,
+        "outage": timing.outage,
+    }
+    write_private(folder / COMMON, json.dumps(common))
+    for node in plan.nodes:
+        if node.files not in staged:
+            staged[node.files] = _stage(directory, plan, node)
+        own = {
+            "node": node.node.name,
+            "index": node.node.index,
+            "steps": [asdict(step) for step in node.steps],
+            "access": asdict(access[node.node.name]),
+        }
+        start = {"workspace": node.workspace, "files": staged[node.files], "plan": own}
+        write_private(folder / f"{node.node.name}.json", json.dumps(start))
+
+
+def _stage(directory: RunDirectory, plan: RunPlan, node: NodePlan) -> str:
+    """Pack the node's files as they lie beside the spec; the archive's digest, empty where there is nothing."""
+    if not node.files:
+        return ""
+    folder = plan.deployment.path.resolve().parent
+    buffer = io.BytesIO()
+    with (
+        gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=1, mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for name in node.files:
+            try:
+                archive.add(folder / name, arcname=os.path.normpath(name), filter=_anonymous)
+            except OSError as error:
+                raise LabError(f"cannot read {folder / name} to stage it: {error.strerror}") from error
+    digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+    target = directory.private / "files" / f"{digest}.tar.gz"
+    target.parent.mkdir(mode=0o700, exist_ok=True)
+    target.write_bytes(buffer.getvalue())
+    return digest
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Only files, folders and links travel, owned by whoever unpacks them."""
+    if not (member.isfile() or member.isdir() or member.issym()):
+        return None
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    return member
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, from its first byte on."""
+    with path.open("w", encoding="utf-8", opener=lambda p, f: os.open(p, f, 0o600)) as out:
+        out.write(text)

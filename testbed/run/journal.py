@@ -1,0 +1,47 @@
+"""The run's record: every event, in one order, into ``events.jsonl`` and to whoever listens."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from testbed import events
+from testbed.events import Event
+
+Listener = Callable[[Event], None]
+"""Told every event once, in order, on the thread that recorded it."""
+
+
+class Journal:
+    """Appends events to a file, line by line, whole lines only; a scope."""
+
+    def __init__(self, path: Path, listener: Listener) -> None:
+        self._file = path.open("a", encoding="utf-8")
+        self._listener = listener
+        self._lock = threading.Lock()
+        self.recorded: list[Event] = []
+
+    def record(self, event: Event) -> None:
+        """Write the event down, then tell the listener."""
+        with self._lock:
+            self._file.write(events.encode(event) + "\n")
+            self._file.flush()
+            self.recorded.append(event)
+            self._listener(event)
+
+    def say(self, kind: type[Event], node: str = "", **fields: Any) -> None:
+        """Record an event of the controller's own, now."""
+        self.record(kind(at=time.time(), node=node, **fields))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._file.close()

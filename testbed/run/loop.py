@@ -1,0 +1,370 @@
+"""The run's loop: every happening is a message in one queue, worked off by one thread, until every node is home."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from testbed import events
+from testbed.compile.plan import RunPlan
+from testbed.coord.keys import RunKeys, end_of
+from testbed.coord.scope import Scope
+from testbed.coord.store import Put, Store, StoreError
+from testbed.errors import TestbedError
+from testbed.events import ABORT, COLLECT, ERROR, SERVE, START, TIMEOUT
+from testbed.run import watching
+from testbed.run.conductor import (
+    ENDED,
+    HOME,
+    PUBLISHED,
+    RUNNING,
+    SERVING,
+    STARTING,
+    WANTING,
+    Collect,
+    Conductor,
+    Serve,
+)
+from testbed.run.executor import Burst, BurstOutcome, Executor, TaskResult
+from testbed.run.freeze import Timing
+from testbed.run.journal import Journal
+from testbed.run.phases import Phases
+
+LINGER = 0.15
+"""Seconds that work for Ansible waits for more of its kind: a process costs a second, a batch costs no more."""
+
+UNDER_WAY = (STARTING, RUNNING, WANTING, SERVING, PUBLISHED)
+"""The phases of a node whose agent may live."""
+
+SLACK = 30.0
+"""Seconds beyond all of a node's own limits before the controller takes it for stuck."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A task of a burst has a result."""
+
+    burst: Burst
+    task: TaskResult
+
+
+@dataclass(frozen=True, slots=True)
+class BurstDone:
+    """A burst is over; ``outcome`` is None where Ansible itself failed, for ``reason``."""
+
+    burst: Burst
+    outcome: BurstOutcome | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdLost:
+    """etcd is gone for good, or for longer than a run can wait."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """The operator wants it to end; ``signal`` is the signal's name."""
+
+    signal: str
+
+
+@dataclass(slots=True)
+class Alarms:
+    """The moments (monotonic seconds) at which the loop must look again without being told; None: not set."""
+
+    work: float | None = None
+    deadline: float | None = None
+    overdue: float | None = None
+
+    def next(self, now: float) -> float | None:
+        """Seconds until the first of them; None when none is set."""
+        due = [moment for moment in (self.work, self.deadline, self.overdue) if moment is not None]
+        return max(0.0, min(due) - now) if due else None
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A burst under way, on a thread of its own; ``began`` is monotonic."""
+
+    burst: Burst
+    cancelled: threading.Event
+    thread: threading.Thread
+    began: float
+
+
+class Loop:
+    """One run while its nodes live. `run` returns when every node is home, or the operator waits no longer."""
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        phases: Phases,
+        journal: Journal,
+        store: Store,
+        scope: Scope,
+        executor: Executor,
+        timing: Timing,
+    ) -> None:
+        # SimpleQueue: a signal handler may put while this same thread is inside get().
+        self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.interrupted = False
+        self.abandoned = False
+        self._plan = plan
+        self._phases = phases
+        self._journal = journal
+        self._store = store
+        self._scope = scope
+        self._keys = RunKeys(plan.run)
+        self._executor = executor
+        self._timing = timing
+        self._names = [p.node.name for p in plan.nodes]
+        self._conductor = Conductor(self._names, plan.deployment.finalise)
+        self._alarms = Alarms()
+        self._serial: dict[str, int] = {}
+        self._bursts = 0
+        self._running: dict[int, Running] = {}
+        self._etcd_lost = False
+
+    def run(self) -> None:
+        """Start the nodes and see them through."""
+        began = time.monotonic()
+        self._alarms.deadline = began + self._plan.deployment.timeout
+        self._alarms.overdue = self._alarms.deadline + self._own_limits()
+        self._launch(START, self._names)
+        while not self._conductor.finished and not self.abandoned:
+            try:
+                message = self.inbox.get(timeout=self._alarms.next(time.monotonic()))
+            except queue.Empty:
+                self._ring(time.monotonic())
+                continue
+            self._take(message)
+            self._decide()
+        for running in self._running.values():
+            running.cancelled.set()
+        for running in self._running.values():
+            running.thread.join()
+
+    # --- what is told -------------------------------------------------------------------------------------------
+
+    def _take(self, message: Any) -> None:
+        match message:
+            case watching.Recorded(event):
+                self._on_event(event)
+            case watching.Flagged():
+                self._on_flag(message)
+            case watching.Wished(node, serial, step):
+                self._on_wish(node, serial, step)
+            case watching.Vanished(node):
+                self._on_vanished(node)
+            case watching.Garbled(key, reason):
+                self._journal.say(events.Notice, level="warning", message=f"{key} holds what nobody writes: {reason}")
+            case Result(burst, task):
+                self._on_result(burst, task)
+            case BurstDone():
+                self._on_burst_done(message)
+            case EtcdLost(reason):
+                self._on_etcd_lost(reason)
+            case Interruption(signal):
+                self._on_interruption(signal)
+
+    def _on_event(self, event: events.Event) -> None:
+        self._journal.record(event)
+        match event:
+            case events.NodeStarted():
+                self._conductor.started(event.node)
+            case events.StepEnded():
+                self._conductor.moved_on(event.node)
+            case events.WaitStarted(what="finalise"):
+                self._conductor.published(event.node)
+            case events.NodeEnded():
+                self._conductor.ended(event.node)
+
+    def _on_flag(self, flag: watching.Flagged) -> None:
+        self._journal.say(events.FlagRaised, flag=flag.flag, by=flag.by, why=flag.why, cause=flag.cause)
+        self._conductor.flagged(flag.flag)
+        if flag.flag == ABORT:
+            for running in self._running.values():
+                if running.burst.phase == SERVE:
+                    running.cancelled.set()
+            limit = time.monotonic() + self._own_limits()
+            self._alarms.overdue = min(self._alarms.overdue or limit, limit)
+
+    def _on_wish(self, node: str, serial: int, step: str) -> None:
+        if step not in self._phases.ansible_steps(node):
+            self._journal.say(
+                events.Notice, node, level="warning", message=f"asks for {step!r}, which is not in its plan"
+            )
+            return
+        self._serial[node] = serial
+        self._conductor.wanted(node, serial, step)
+
+    def _on_vanished(self, node: str) -> None:
+        if self._conductor.phase(node) in (ENDED, HOME) or self._has_ended(node):
+            return
+        reason = f"the agent's lease of {self._timing.liveness:g} s ran out: killed, or its machine or network is down"
+        self._lose(node, reason)
+        self._abort(f"node {node} is lost", {"node": node, "verdict": ERROR, "reason": reason})
+
+    def _has_ended(self, node: str) -> bool:
+        """Whether the node has said that it ended (spans of one watch may come out of order)."""
+        prefix = f"{self._keys.events}{node}/"
+        try:
+            written = self._store.range(prefix, end_of(prefix)).entries
+        except StoreError:
+            return True  # the loss of etcd is told on its own
+        return any(b'"event":"node_ended"' in entry.value for entry in written[-4:])
+
+    def _on_result(self, burst: Burst, task: TaskResult) -> None:
+        match burst.phase:
+            case "start":
+                failure = self._phases.start_failure(task)
+                if failure is not None:
+                    self._fail_machine(task.node, failure)
+            case "serve":
+                verdict = self._phases.serve(burst, task)
+                if verdict is not None:
+                    self._answer(task.node, *verdict)
+            case "collect":
+                self._phases.collect(task)
+
+    def _on_burst_done(self, done: BurstDone) -> None:
+        burst = done.burst
+        duration = round(time.monotonic() - self._running.pop(burst.number).began, 3)
+        self._journal.say(events.BurstEnded, burst=burst.number, phase=burst.phase, duration=duration)
+        reason = done.reason or (done.outcome.output if done.outcome else "")
+        match burst.phase:
+            case "start":
+                for node in self._phases.unstarted(burst):
+                    self._fail_machine(node, self._phases.ansible_failure(node, reason))
+            case "serve":
+                self._conductor.served()
+                for node in burst.nodes:
+                    if self._conductor.phase(node) == SERVING and not self._conductor.aborted:
+                        self._answer(node, *self._phases.unserved(node, reason))
+                    self._phases.close_log(burst, node)
+            case "collect":
+                for node in burst.nodes:
+                    self._phases.settle(node, reason)
+                self._conductor.collected(burst.nodes)
+
+    def _on_etcd_lost(self, reason: str) -> None:
+        if self._etcd_lost:
+            return
+        self._etcd_lost = True
+        self._journal.say(
+            events.MachineFailed, machine="etcd", cause="etcd", reason=reason, tried="the run's etcd",
+            advice="see etcd.log and `testbed doctor`; the nodes are stopped and their results collected over Ansible",
+        )  # fmt: skip
+        for node in self._conductor.in_phase(*UNDER_WAY):
+            self._conductor.ended(node)
+
+    def _on_interruption(self, signal: str) -> None:
+        if self.interrupted:
+            self.abandoned = True
+            for node in self._names:
+                if self._conductor.phase(node) != HOME:
+                    self._phases.abandon(node)
+            return
+        self.interrupted = True
+        self._journal.say(
+            events.Notice, level="warning",
+            message=f"{signal}: aborting; nodes finalise and logs come home. Once more stops waiting for that",
+        )  # fmt: skip
+        self._abort(f"the operator stopped the run ({signal})", {"verdict": "cancelled"})
+
+    # --- what is done -------------------------------------------------------------------------------------------
+
+    def _decide(self) -> None:
+        for flag in self._conductor.flags_due():
+            self._raise(flag.flag, flag.why, flag.cause)
+        if self._alarms.work is None and self._conductor.has_work:
+            self._alarms.work = time.monotonic() + LINGER
+
+    def _ring(self, now: float) -> None:
+        """An alarm's moment has come."""
+        if self._alarms.work is not None and now >= self._alarms.work:
+            self._alarms.work = None
+            for work in self._conductor.work_due():
+                match work:
+                    case Serve(wishes):
+                        self._launch(SERVE, list(wishes), {node: step for node, (_, step) in wishes.items()})
+                    case Collect(nodes):
+                        self._launch(COLLECT, list(nodes))
+        if self._alarms.deadline is not None and now >= self._alarms.deadline:
+            self._alarms.deadline = None
+            limit = self._plan.deployment.timeout
+            self._abort(f"the run's deadline of {limit:g} s has passed", {"verdict": TIMEOUT, "reason": f"{limit:g} s"})
+        if self._alarms.overdue is not None and now >= self._alarms.overdue:
+            self._alarms.overdue = None
+            self._give_up_on_stragglers()
+        self._decide()
+
+    def _give_up_on_stragglers(self) -> None:
+        for running in self._running.values():
+            running.cancelled.set()
+        for node in self._conductor.in_phase(*UNDER_WAY):
+            self._lose(node, "did not end within its own limits; its agent is stopped and what it has is collected")
+
+    def _launch(self, phase: str, nodes: list[str], steps: Mapping[str, str] | None = None) -> None:
+        self._bursts += 1
+        burst = Burst(self._bursts, phase, tuple(nodes), steps or {})
+        cancelled = threading.Event()
+        thread = threading.Thread(target=self._play, args=(burst, cancelled), name=f"burst-{burst.number}-{phase}")
+        self._running[burst.number] = Running(burst, cancelled, thread, time.monotonic())
+        self._journal.say(events.BurstStarted, burst=burst.number, phase=phase, nodes=nodes)
+        thread.start()
+
+    def _play(self, burst: Burst, cancelled: threading.Event) -> None:
+        """On the burst's own thread: do it, and tell."""
+        try:
+            outcome = self._executor.run(burst, lambda task: self.inbox.put(Result(burst, task)), cancelled)
+            self.inbox.put(BurstDone(burst, outcome))
+        except TestbedError as error:
+            self.inbox.put(BurstDone(burst, None, error.message))
+        except Exception as error:  # noqa: BLE001  a thread that dies silently would leave the loop waiting for ever
+            self.inbox.put(BurstDone(burst, None, f"{type(error).__name__}: {error}"))
+
+    def _answer(self, node: str, verdict: str, reason: str) -> None:
+        """Tell the node how its Ansible step ended."""
+        self._conductor.moved_on(node)
+        try:
+            answer = {"serial": self._serial[node], "verdict": verdict, "reason": reason}
+            self._store.commit([Put(self._keys.served(node), json.dumps(answer).encode())])
+        except StoreError as error:
+            self.inbox.put(EtcdLost(str(error)))
+
+    def _abort(self, why: str, cause: Mapping[str, Any]) -> None:
+        self._raise(ABORT, why, cause)
+
+    def _raise(self, flag: str, why: str, cause: Mapping[str, Any]) -> None:
+        try:
+            self._scope.raise_flag(flag, why, dict(cause))
+        except StoreError as error:
+            self.inbox.put(EtcdLost(str(error)))
+
+    def _fail_machine(self, node: str, failure: events.MachineFailed) -> None:
+        if self._conductor.phase(node) != STARTING:
+            return
+        self._journal.record(failure)
+        self._phases.never_started(node)
+        self._conductor.never_started(node)
+        self._abort(
+            f"machine {failure.machine} failed: {failure.reason}",
+            {"node": node, "machine": failure.machine, "verdict": ERROR, "reason": failure.reason},
+        )
+
+    def _lose(self, node: str, reason: str) -> None:
+        self._journal.say(events.NodeLost, node, reason=reason)
+        self._conductor.ended(node)
+
+    def _own_limits(self) -> float:
+        """Seconds that a node may need by its own rules from an abort to its end, and some more."""
+        return 2 * self._timing.grace + self._timing.finalise + SLACK

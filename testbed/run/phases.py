@@ -1,0 +1,157 @@
+"""What the results of each phase's tasks mean for a node: started or not, served how, collected or missing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from testbed import events
+from testbed.compile.plan import RunPlan
+from testbed.errors import LabError
+from testbed.events import ERROR, FAILED, PASSED
+from testbed.lab.machines import explain
+from testbed.run.directory import RunDirectory
+from testbed.run.executor import CHANGED, OK, SKIPPED, UNREACHABLE, Burst, TaskResult
+from testbed.run.executor import FAILED as TASK_FAILED
+from testbed.run.journal import Journal
+from testbed.run.results import unpack_results
+
+STEP_DONE = "Step is done"
+"""The task after a node's step in the serve playbook: a node that comes to it has passed."""
+
+NEVER_STARTED = "its agent never started"
+
+
+class Phases:
+    """Keeps, between a burst's results, what is known of its nodes; records the events they amount to."""
+
+    def __init__(self, plan: RunPlan, directory: RunDirectory, journal: Journal) -> None:
+        self._directory = directory
+        self._journal = journal
+        self._machines = {p.node.name: p.machine for p in plan.nodes}
+        self._steps = {p.node.name: {s.name: s for s in p.ansible} for p in plan.nodes}
+        self._answered: set[str] = set()
+        self._failures: dict[str, str] = {}
+        self._logs: dict[tuple[int, str], TextIO] = {}
+        self._archives: dict[str, Mapping[str, Any]] = {}
+        self._missing: dict[str, str] = {}
+
+    def ansible_steps(self, node: str) -> frozenset[str]:
+        """The names of the node's Ansible steps."""
+        return frozenset(self._steps[node])
+
+    # --- start --------------------------------------------------------------------------------------------------
+
+    def start_failure(self, task: TaskResult) -> events.MachineFailed | None:
+        """Why the node could not be started; None if it was."""
+        self._answered.add(task.node)
+        if task.outcome in (OK, CHANGED, SKIPPED):
+            return None
+        answer = task.result.get("answer")
+        if isinstance(answer, dict) and not answer.get("ok"):
+            known = explain(str(answer.get("reason", "")), self._machines[task.node])
+            return self._failure(
+                task.node,
+                cause=str(answer.get("cause") or known.cause),
+                reason=str(answer.get("reason") or known.reason),
+                tried=known.tried,
+                advice=str(answer.get("advice") or known.advice),
+            )
+        return self.ansible_failure(task.node, task.message)
+
+    def ansible_failure(self, node: str, message: str) -> events.MachineFailed:
+        """The failure that Ansible's own words amount to."""
+        known = explain(message, self._machines[node])
+        return self._failure(node, cause=known.cause, reason=known.reason, tried=known.tried, advice=known.advice)
+
+    def _failure(self, node: str, **told: str) -> events.MachineFailed:
+        return events.MachineFailed(at=time.time(), node=node, machine=self._machines[node].name, **told)
+
+    def unstarted(self, burst: Burst) -> list[str]:
+        """The nodes of a start burst of which it told nothing."""
+        return [node for node in burst.nodes if node not in self._answered]
+
+    def never_started(self, node: str) -> None:
+        """Record that there is nothing to collect."""
+        self._journal.say(events.ResultsMissing, node, reason=NEVER_STARTED)
+
+    # --- serve --------------------------------------------------------------------------------------------------
+
+    def serve(self, burst: Burst, task: TaskResult) -> tuple[str, str] | None:
+        """Log the task; the step's verdict and reason where this task decides it."""
+        step = self._steps[task.node][burst.steps[task.node]]
+        if task.task == STEP_DONE:
+            self._failures.pop(task.node, None)
+            return PASSED, ""
+        self._log(burst, task)
+        self._journal.say(
+            events.AnsibleTask, task.node, configuration=step.configuration, target=step.target, step=step.step,
+            task=task.task, outcome=task.outcome,
+            message="" if task.outcome in (OK, CHANGED, SKIPPED) else task.message[:500],
+        )  # fmt: skip
+        if task.outcome == UNREACHABLE:
+            failure = self.ansible_failure(task.node, task.message)
+            self._journal.record(failure)
+            return ERROR, failure.reason
+        if task.outcome == TASK_FAILED and not task.ignored:
+            self._failures[task.node] = f"task {task.task!r} failed: {task.message[:500]}"
+        return None
+
+    def unserved(self, node: str, output: str) -> tuple[str, str]:
+        """The verdict of a step that its burst has left without reaching the end."""
+        failed = self._failures.pop(node, None)
+        if failed:
+            return FAILED, failed
+        lines = [line for line in output.splitlines() if line.strip()]
+        return ERROR, "Ansible did not finish the step: " + (" ".join(lines[-3:])[:500] or "it gave no reason")
+
+    def _log(self, burst: Burst, task: TaskResult) -> None:
+        """Append Ansible's own text of the task to the step's log at home."""
+        key = (burst.number, task.node)
+        if key not in self._logs:
+            path = self._directory.nodes / task.node / "logs" / f"{burst.steps[task.node]}.out"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._logs[key] = path.open("a", encoding="utf-8")
+        self._logs[key].write(f"TASK [{task.task}]\n{task.output.rstrip()}\n\n")
+        self._logs[key].flush()
+
+    def close_log(self, burst: Burst, node: str) -> None:
+        """Close the step's log."""
+        log = self._logs.pop((burst.number, node), None)
+        if log is not None:
+            log.close()
+
+    # --- collect ------------------------------------------------------------------------------------------------
+
+    def collect(self, task: TaskResult) -> None:
+        """Keep what the task says until its burst is over."""
+        if task.outcome in (OK, CHANGED):
+            self._archives[task.node] = task.result
+        else:
+            self._missing[task.node] = task.message or "Ansible gave no reason"
+
+    def settle(self, node: str, output: str) -> None:
+        """Unpack the node's archive and record its results, or why there are none."""
+        if node in self._archives:
+            archive = Path(str(self._archives[node]["path"]))
+            size = int(self._archives[node]["size"])
+            try:
+                files = unpack_results(archive, self._directory.nodes / node)
+            except LabError as error:
+                self._journal.say(events.ResultsMissing, node, reason=error.message)
+                return
+            self._journal.say(events.ResultsCollected, node, size=size, files=files)
+            return
+        lines = [line for line in output.splitlines() if line.strip()]
+        reason = self._missing.get(node) or " ".join(lines[-3:])[:500] or "Ansible gave no reason"
+        known = explain(reason, self._machines[node])
+        self._journal.say(events.ResultsMissing, node, reason=f"{known.reason} ({known.tried})")
+
+    def abandon(self, node: str) -> None:
+        """Record that the operator did not wait for the node."""
+        self._journal.say(
+            events.ResultsMissing, node,
+            reason="the operator did not wait; its agent finalises by itself, `testbed clean` removes what it leaves",
+        )  # fmt: skip

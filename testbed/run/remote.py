@@ -1,0 +1,83 @@
+"""How a machine is spoken to over an Ansible connection: one command line out, one marked JSON line back (pure)."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+COMMON = "-common.json"
+"""What all nodes' plans share; no node's name begins with a dash."""
+
+MARK = "TESTBED: "
+"""What the line begins with that carries an answer; all else on stdout is noise (banners, become's chatter)."""
+
+INTERPRETERS = (
+    "python3",
+    *(f"python3.{minor}" for minor in range(15, 7, -1)),
+    "/usr/bin/python3",
+    "/usr/local/bin/python3",
+    "/usr/libexec/platform-python",
+)
+"""Where a Python is looked for when the inventory names none."""
+
+_NO_PYTHON = json.dumps({"ok": False, "cause": "no_python", "reason": "no Python 3.8 or newer was found"})
+
+
+def python_command(arguments: str, interpreter: str = "") -> str:
+    """A shell command that runs the machine's Python with ``arguments`` (quoted already).
+
+    ``interpreter`` is the inventory's ``ansible_python_interpreter``; where it is empty or one of Ansible's ``auto``
+    words the usual names are tried in turn. A machine without Python answers with cause ``no_python``.
+    """
+    named = "" if interpreter.startswith("auto") else interpreter
+    candidates = (named,) if named else INTERPRETERS
+    words = " ".join(shlex.quote(c) for c in candidates)
+    check = shlex.quote("import sys; sys.exit(sys.version_info < (3, 8))")
+    return (
+        f"p=; for c in {words}; do if command -v $c >/dev/null 2>&1 && $c -ISc {check} 2>/dev/null; "
+        f"then p=$c; break; fi; done; "
+        f'if [ -z "$p" ]; then echo {shlex.quote(MARK + _NO_PYTHON)}; exit 1; fi; exec $p -I -S {arguments}'
+    )
+
+
+def agent_command(workspace: str, words: str, interpreter: str = "") -> str:
+    """A shell command that runs the agent's archive in ``workspace`` with ``words`` (quoted already)."""
+    folder = quote_path(workspace)
+    gone = shlex.quote(MARK + json.dumps({"ok": False, "cause": "gone", "reason": f"no agent in {workspace}"}))
+    return (
+        f"a=; for f in {folder}/.testbed/agent-*.pyz; do a=$f; done; "
+        f'if [ ! -f "$a" ]; then echo {gone}; exit 1; fi; ' + python_command(f'"$a" {words}', interpreter)
+    )
+
+
+def quote_path(path: str) -> str:
+    """``path`` for a shell, a leading ``~`` left for the shell to expand."""
+    if path == "~" or path.startswith("~/"):
+        return "~" + shlex.quote(path[1:]) if path != "~" else path
+    return shlex.quote(path)
+
+
+def parse_answer(stdout: str) -> tuple[dict[str, Any], str] | None:
+    """The marked JSON object in ``stdout`` and what follows its line; None where there is none."""
+    start = stdout.find(MARK)
+    if start < 0:
+        return None
+    line, _, rest = stdout[start + len(MARK) :].partition("\n")
+    try:
+        answer = json.loads(line)
+    except ValueError:
+        return None
+    return (answer, rest) if isinstance(answer, dict) else None
+
+
+def read_start(private: Path, node: str) -> tuple[str, str, bytes]:
+    """What ``node`` is sent at its start: its plan as JSON, its workspace, its staged files as a tar.gz or nothing.
+
+    ``private`` is the run's private folder, as `testbed.run.freeze.write_starts` left it.
+    """
+    common = json.loads((private / "starts" / COMMON).read_text(encoding="utf-8"))
+    start = json.loads((private / "starts" / f"{node}.json").read_text(encoding="utf-8"))
+    files = (private / "files" / f"{start['files']}.tar.gz").read_bytes() if start["files"] else b""
+    return json.dumps({**common, **start["plan"]}), start["workspace"], files

@@ -1,0 +1,109 @@
+"""What the run's scope in etcd says becomes messages for the run's loop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from testbed import events
+from testbed.coord.keys import RunKeys, end_of
+from testbed.coord.store import Change, Span
+from testbed.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A node wrote an event."""
+
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Flagged:
+    """A flag was raised."""
+
+    flag: str
+    by: str
+    why: str
+    cause: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Wished:
+    """A node stands before an Ansible step."""
+
+    node: str
+    serial: int
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class Vanished:
+    """A node's lease has ended: its agent is through, or dead."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Garbled:
+    """Something stands in the run's scope that nobody of ours writes."""
+
+    key: str
+    reason: str
+
+
+Sighting = Recorded | Flagged | Wished | Vanished | Garbled
+
+
+def spans(keys: RunKeys, revision: int) -> list[Span]:
+    """What the controller watches: events, flags, and what nodes say of themselves."""
+    return [Span(p, end_of(p), revision) for p in (keys.events, keys.flags, keys.nodes)]
+
+
+def sightings(keys: RunKeys, changes: tuple[Change, ...], nodes: frozenset[str]) -> list[Sighting]:
+    """What the changes mean, in their order (pure); ``nodes`` are the names that may speak."""
+    found = []
+    for change in changes:
+        try:
+            seen = _sighting(keys, change, nodes)
+        except (ValueError, TypeError, KeyError) as error:
+            seen = Garbled(change.key, str(error))
+        if seen is not None:
+            found.append(seen)
+    return found
+
+
+def _sighting(keys: RunKeys, change: Change, nodes: frozenset[str]) -> Sighting | None:
+    if change.key.startswith(keys.flags):
+        return _flag(change, change.key[len(keys.flags) :])
+    if change.key.startswith(keys.events):
+        writer = change.key[len(keys.events) :].split("/")[0]
+        if change.value is None or writer not in nodes:
+            return None
+        event = events.decode(change.value.decode())
+        if event.node != writer:
+            raise ValueError(f"{writer} wrote an event of {event.node!r}")
+        return Recorded(event)
+    node, _, what = change.key[len(keys.nodes) :].partition("/")
+    if node not in nodes:
+        return None
+    if what == "alive" and change.value is None:
+        return Vanished(node)
+    if what == "wants" and change.value is not None:
+        wish = json.loads(change.value)
+        return Wished(node, int(wish["serial"]), f"{wish['configuration']}.{wish['target']}.{wish['step']}")
+    return None
+
+
+def _flag(change: Change, name: str) -> Flagged | None:
+    if change.value is None:
+        return None
+    raw = json.loads(change.value)
+    cause = raw.get("cause")
+    return Flagged(name, str(raw["by"]), str(raw["why"]), cause if isinstance(cause, dict) else {})
+
+
+Post = Callable[[Any], None]
+"""Puts a message into the loop's queue; may be called from any thread."""
