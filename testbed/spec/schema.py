@@ -100,26 +100,42 @@ def describe(error: ValidationError) -> tuple[str, str]:
     found = shown(error.instance)
     if message:
         return f"{message}: found {found}" if _says_value(error) else message, hint
+    said, usual = _usual(error, found)
+    return said, hint or usual
+
+
+def _usual(error: ValidationError, found: str) -> tuple[str, str]:
+    """Message and help for a fault that the schema has no words for."""
     value: Any = error.validator_value
     match error.validator:
         case "type":
             kinds = [value] if isinstance(value, str) else list(value)
-            if kinds == ["boolean"] and isinstance(error.instance, str):
-                hint = f"write {_YAML_1_1_BOOLEANS.get(error.instance.lower(), 'true or false')}, without quotes"
-            elif kinds == ["string"] and not hint and not isinstance(error.instance, (dict, list, type(None))):
-                hint = "quote it"
-            return f"expected {' or '.join(_EXPECTED[k] for k in kinds)}, found {found}", hint
+            expected = " or ".join(_EXPECTED[k] for k in kinds)
+            return f"expected {expected}, found {found}", _cure(kinds, error.instance)
         case "minItems" | "minProperties" | "minLength":
-            return f"this must not be empty{'' if value == 1 else f': at least {value}'}", hint
+            return f"this must not be empty{'' if value == 1 else f': at least {value}'}", "fill it in, or remove it"
         case "uniqueItems":
-            return "the same thing stands twice in this list", hint or "remove one of them"
+            return "the same thing stands twice in this list", "remove one of them"
         case "enum":
-            return f"expected one of {names(map(str, value))}, found {found}", hint
+            return f"expected one of {names(map(str, value))}, found {found}", "choose one of these"
         case "minimum":
-            return f"must be at least {value}, found {found}", hint
+            return f"must be at least {value}, found {found}", f"use {value} or more"
         case "maximum":
-            return f"must be at most {value}, found {found}", hint
-    return clipped(error.message, 200), hint
+            return f"must be at most {value}, found {found}", f"use {value} or less"
+        case "format":
+            return f"this is no {value}: found {found}", "mend it"
+    return clipped(error.message, 200), "compare it with the schema above it"
+
+
+def _cure(kinds: list[str], instance: Any) -> str:
+    if kinds == ["boolean"]:
+        word = _YAML_1_1_BOOLEANS.get(str(instance).lower(), "true or false")
+        return f"write {word}, without quotes"
+    if instance is None:
+        return "write a value, or remove the key"
+    if kinds == ["string"] and not isinstance(instance, (dict, list)):
+        return "quote it"
+    return f"write {' or '.join(_EXPECTED[k] for k in kinds)} here"
 
 
 def _words(error: ValidationError) -> tuple[str, str]:
@@ -164,7 +180,7 @@ class Faults:
                 wanted: Any = error.validator_value
                 missing = next((n for n in wanted if error.message.startswith(f"{n!r} is")), "a key")
                 at = here if key else Span(self.root.file, 1, 1, 1, 2)
-                hint = schema.get("help", "") if key else "a spec has 'deployment', 'configurations' and 'nodes'"
+                hint = schema.get("help", "add it") if key else "a spec has 'deployment', 'configurations' and 'nodes'"
                 self.findings.add(f"'{missing}' is missing", at, help=hint)
             case "uniqueItems":
                 self._twice(item)

@@ -358,14 +358,20 @@ _SYNTAX = {
     "found character that cannot start any token": ("no value can begin like this", "quote it"),
 }
 
+_UNCLOSED = ("found unexpected end of stream", "did not find expected ',' or ']'", "did not find expected ',' or '}'")
+
 
 def _syntax(error: yaml.MarkedYAMLError, text: str, name: str) -> Diagnostic:
     mark: Any = error.problem_mark or error.context_mark
+    begin: Any = error.context_mark or mark
     problem = error.problem or "not readable as YAML"
-    notes = tuple(f"{error.context} at {m.line + 1}:{m.column + 1}" for m in [error.context_mark] if m and m != mark)
     message, hint = _SYNTAX.get(problem, (f"not readable as YAML: {problem}", "check the indentation and the quotes"))
     if text[mark.index : mark.index + 1] == "\t" or "tab character" in problem:
         message, hint = "a tab cannot indent YAML", "use spaces"
-    return Diagnostic(
-        message, Span(name, mark.line + 1, mark.column + 1, mark.line + 1, mark.column + 2), "error", notes, hint
-    )
+    elif problem in _UNCLOSED:
+        begin, mark = mark, begin
+    notes = (f"{error.context} at {begin.line + 1}:{begin.column + 1}",) if begin.index < mark.index else ()
+    if begin.index > mark.index:
+        notes = (f"the text is in order up to {begin.line + 1}:{begin.column + 1}",)
+    span = Span(name, mark.line + 1, mark.column + 1, mark.line + 1, mark.column + 2)
+    return Diagnostic(message, span, "error", notes, hint)

@@ -128,9 +128,9 @@ class Work:
             self.findings.add(f"'{item.value}' may not be read", item.span, help="give yourself the right to read it")
         for name in names:
             shown_name = clipped(str(name.relative_to(self.folder)), 80)
-            if name.is_symlink() and not name.resolve().is_relative_to(top):
-                note = f"'{shown_name}' is a link to {name.resolve()}"
-                message = f"'{clipped(item.value)}' holds a link out of the spec's folder"
+            if name.is_symlink() and not (name.exists() and name.resolve().is_relative_to(top)):
+                note = f"'{shown_name}' is a link to {name.readlink()}"
+                message = f"'{clipped(item.value)}' holds a link that leads nowhere or out of the spec's folder"
                 self.findings.add(message, item.span, help="put a copy into the spec's folder", notes=(note,))
             elif name.exists() and not name.is_file() and not name.is_dir():
                 hint = "only files, folders and links can be staged"
