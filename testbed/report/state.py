@@ -60,7 +60,7 @@ class Wait:
 class Cause:
     """Something that went wrong; ``order`` is its place in the stream.
 
-    ``kind`` is step, machine, lost, results, node, abort or bug; what does not apply is empty.
+    ``kind`` is step, machine, lost, results, node, abort, run or bug; what does not apply is empty.
     """
 
     kind: str

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
 
 from testbed import events as ev
+from testbed.report.files import step_tail
 from testbed.report.harmless import harmless, harmless_line
 from testbed.report.state import BAD, Cause, RunState
 from testbed.report.verdict import Judgement, NodeJudgement
@@ -13,6 +16,26 @@ ROWS = 40
 """The largest table; of more nodes those that passed are counted only."""
 
 _COLOURS = {ev.PASSED: "32", ev.SKIPPED: "2", ev.ABORTED: "33", ev.CANCELLED: "33"}
+
+
+class Place(Protocol):
+    """A run's directory: where everything lies, and within it what came home, a directory per node."""
+
+    @property
+    def path(self) -> Path:
+        """Everything of the run."""
+
+    @property
+    def nodes(self) -> Path:
+        """What came home."""
+
+
+def report_text(state: RunState, judgement: Judgement, place: Place, colour: bool = False) -> str:
+    """The final report of the run in ``place``, with the end of the log of the step that failed."""
+    first, tail = judgement.first_cause, ""
+    if first is not None and first.step:
+        tail = step_tail(place.nodes, first.node, (first.configuration, first.target, first.step))
+    return render(state, judgement, str(place.path), tail, colour)
 
 
 def render(state: RunState, judgement: Judgement, directory: str, tail: str = "", colour: bool = False) -> str:

@@ -148,7 +148,9 @@ def _same(one: Cause, other: Cause) -> bool:
 
 
 def _silence(state: RunState, nodes: Mapping[str, NodeJudgement]) -> Cause | None:
-    """The first cause where nobody named one: the first node that did not pass, or that there is none."""
+    """The first cause where nobody named one: the run's own error, a node that did not pass, or that there is none."""
+    if state.verdict == ev.ERROR and state.reason:
+        return Cause("run", ev.ERROR, state.events, state.ended_at or 0.0, reason=state.reason)
     for name, judged in nodes.items():
         if judged.verdict in BAD:
             machine = state.nodes[name].machine
