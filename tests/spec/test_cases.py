@@ -25,12 +25,14 @@ GOOD = sorted(p.stem for p in CASES.glob("*.json"))
 
 
 def overrides(name: str) -> dict[str, str]:
+    """What the case's ``.args`` file sets."""
     file = CASES / f"{name}.args"
     words = shlex.split(file.read_text()) if file.exists() else []
     return dict(w.split("=", 1) for w in words if w != "-p")
 
 
 def line(diagnostic: Diagnostic, spec: Path) -> str:
+    """The diagnostic as a line of an ``.expect`` file."""
     span = diagnostic.span
     if span is None:
         place = "-"

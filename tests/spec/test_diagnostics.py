@@ -12,6 +12,7 @@ from testbed.diagnostics import Diagnostic, Span, render, to_json
 
 
 def shown(text: str, line: int, column: int, end: int, **more: str) -> list[str]:
+    """The lines of a report on one diagnostic."""
     diagnostic = Diagnostic("wrong", Span("f.yml", line, column, line, end), **more)  # type: ignore[arg-type]
     return render([diagnostic], {"f.yml": text}).splitlines()
 

@@ -21,6 +21,7 @@ GOOD = b"deployment: d\nconfigurations:\n  c:\n    test: x\nnodes:\n  n: {config
 
 
 def mistakes(raw: bytes, folder: Path) -> list[tuple[str, str]]:
+    """Place and message of each diagnostic for a spec of these bytes."""
     spec = folder / "deployment.yml"
     spec.write_bytes(raw)
     with pytest.raises(SpecError) as caught:

@@ -14,12 +14,14 @@ from jsonschema import Draft202012Validator
 from testbed import resources
 from testbed.errors import TestbedError
 from testbed.events import TARGETS
+from testbed.spec import load
 from testbed.spec.durations import seconds
 
 SCHEMA = json.loads(resources.schema("deployment").read_text(encoding="utf-8"))
 
 
 def named(schema: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Path and schema of every key of a spec."""
     if isinstance(schema, dict):
         for name, inner in schema.items():
             if name == "properties" and ("additionalProperties" in schema):
@@ -63,17 +65,16 @@ def test_documented_specs_are_right(tmp_path: Path) -> None:
         (tmp_path / "deployment.yml").write_text(block)
         for name in ("send.sh", "certs", "storage.yml"):
             (tmp_path / name).write_text("- debug: {msg: x}\n")
-        errors = list(Draft202012Validator(SCHEMA).iter_errors(yaml.safe_load(block)))
-        assert errors == []
-        from testbed.spec import load
-
+        assert list(Draft202012Validator(SCHEMA).iter_errors(yaml.safe_load(block))) == []
         assert load(tmp_path / "deployment.yml").nodes
 
 
 @pytest.mark.parametrize(
     ("written", "wanted"),
-    [(1, 1.0), (0.25, 0.25), ("90s", 90.0), ("20m", 1200.0), ("1h30m", 5400.0), ("500ms", 0.5), ("2d", 172800.0)]
-    + [("1d2h3m4s5ms", 93784.005), ("1.5h", 5400.0)],
+    [
+        *[(1, 1.0), (0.25, 0.25), ("90s", 90.0), ("20m", 1200.0), ("1h30m", 5400.0), ("500ms", 0.5), ("2d", 172800.0)],
+        *[("1d2h3m4s5ms", 93784.005), ("1.5h", 5400.0)],
+    ],
 )
 def test_durations(written: float | str, wanted: float) -> None:
     """A duration is seconds, whichever way it is written."""
