@@ -49,7 +49,7 @@ class ActionModule(ActionBase):
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(target.name + ".partial")
         digest, offset = hashlib.sha256(), 0
-        with partial.open("wb", opener=lambda p, f: os.open(p, f, 0o600)) as out:
+        with open(partial, "wb", opener=lambda p, f: os.open(p, f, 0o600)) as out:  # noqa: PTH123  the opener
             while True:
                 answer, rest = self._ask("collect", *waits, str(offset), str(CHUNK))
                 try:

@@ -129,7 +129,8 @@ def plan(
     """The plan of ``run``.
 
     ``machines`` maps every node's name to its machine. ``local_address`` is where nodes on this machine are reached
-    by the others; ``local_root`` is the folder of their workspaces (empty: the default that remote machines have).
+    by the others; ``local_root`` is a folder of the run's own for their workspaces (empty: the default that
+    remote machines have).
     """
     plans = []
     for node in deployment.nodes:
@@ -152,8 +153,10 @@ def plan(
 
 
 def workspace(run: str, node: str, machine: Machine, root: str = "") -> str:
-    """Where the node works: below the machine's variable ``testbed_root``, else ``root``, else ``~/.testbed``."""
-    chosen = str(machine.variables.get("testbed_root") or root or "~/.testbed")
+    """Where the node works: below the machine's variable ``testbed_root``, the run's own ``root``, or ``~/.testbed``."""
+    if root and not machine.variables.get("testbed_root"):
+        return f"{root.rstrip('/')}/{node}"
+    chosen = str(machine.variables.get("testbed_root") or "~/.testbed")
     return f"{chosen.rstrip('/')}/{run}/{node}"
 
 

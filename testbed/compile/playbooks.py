@@ -129,7 +129,7 @@ def _dump(data: Any) -> str:
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
 
     Dumper.add_representer(str, text)
-    Dumper.ignore_aliases = lambda *_: True  # type: ignore[assignment,method-assign]
+    Dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
     return yaml.dump(_plain(data), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -25,7 +26,15 @@ from testbed.run.executor import (
     TaskResult,
 )
 
-PLAYBOOKS = {START: "testbed-start.yml", SERVE: "testbed-serve.yml", COLLECT: "testbed-collect.yml"}
+CHECK = "check"
+"""The phase that is no part of a run: `testbed doctor` looks at machines."""
+
+PLAYBOOKS = {
+    START: "testbed-start.yml",
+    SERVE: "testbed-serve.yml",
+    COLLECT: "testbed-collect.yml",
+    CHECK: "testbed-check.yml",
+}
 """The playbook of each phase, in the run's ``playbooks/``."""
 
 _OUTCOMES = {
@@ -60,7 +69,15 @@ class AnsibleBursts:
         # Kept apart from ~/.ansible/cp: a control socket of an earlier lab at the same address would hang, and what
         # this run opens it closes. In /tmp, because a Unix socket's path may have 107 bytes at most.
         self._sockets = Path(tempfile.mkdtemp(prefix="testbed-cp-"))
-        self._environment = {**environment, "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self._sockets)}
+        # First on PATH: the ansible-playbook that was installed with this very program.
+        path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+        self._environment = {
+            **environment,
+            "PATH": path,
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self._sockets),
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_FORCE_COLOR": "0",
+        }
 
     def run(self, burst: Burst, on_result: Callable[[TaskResult], None], cancelled: threading.Event) -> BurstOutcome:
         """See `Executor.run`."""

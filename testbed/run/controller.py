@@ -7,8 +7,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -17,13 +17,12 @@ from typing import Any
 from testbed import __version__, events
 from testbed.compile.plan import RunPlan, targets_of
 from testbed.coord.feed import Feed
-from testbed.coord.gateway import GatewayStore
+from testbed.coord.gateway import connect
 from testbed.coord.keys import RunKeys
 from testbed.coord.scope import Scope
 from testbed.coord.session import Session
 from testbed.coord.store import Change, Put, StoreError
 from testbed.errors import LabError, TestbedError
-from testbed.etcd.access import connect
 from testbed.report.state import RunState, fold
 from testbed.report.verdict import BUG, Judgement, judge
 from testbed.run import watching
@@ -88,6 +87,8 @@ def execute(request: Request, directory: RunDirectory, listener: Listener) -> Ou
             raise
         finally:
             shutil.rmtree(directory.private, ignore_errors=True)
+            with suppress(OSError):  # not there, or not empty: then the report says which results are missing
+                directory.workspaces.rmdir()
         journal.say(events.RunEnded, verdict=verdict, exit_code=code, reason=reason, duration=_since(began))
         state = fold(journal.recorded)
     judgement = judge(state)
@@ -128,17 +129,17 @@ def _do(request: Request, directory: RunDirectory, journal: Journal) -> None:
 def _conduct(request: Request, directory: RunDirectory, journal: Journal, scope: OpenScope, executor: Executor) -> None:
     """The part in which nodes live: watch, loop, and a last collection should the loop itself fail."""
     plan, timing = request.plan, request.timing
-    store = GatewayStore(connect(scope.controller, patience=timing.outage))
+    store = connect(scope.controller, timing.outage)
     keys = RunKeys(plan.run)
     phases = Phases(plan, directory, journal)
     feed = Feed(store)
     loop = Loop(plan, phases, journal, store, Scope(store, plan.run, CONTROLLER, feed), executor, timing)
     try:
         scope.on_lost(lambda reason: loop.inbox.put(EtcdLost(reason)))
-        session = Session(store, timing.liveness, lambda: loop.inbox.put(EtcdLost("the controller's lease is lost")))
+        session = Session(store, timing.liveness, lambda error: loop.inbox.put(EtcdLost(str(error))))
         names = frozenset(p.node.name for p in plan.nodes)
 
-        def on_changes(changes: tuple[Change, ...]) -> None:
+        def on_changes(changes: Sequence[Change]) -> None:
             for sighting in watching.sightings(keys, changes, names):
                 loop.inbox.put(sighting)
 
@@ -177,8 +178,8 @@ def _interruptions(loop: Loop) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
 
 
 def _judge(journal: Journal) -> tuple[RunState, Judgement]:

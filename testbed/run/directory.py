@@ -93,6 +93,11 @@ class RunDirectory:
         return self.nodes / node / "reports"
 
     @property
+    def workspaces(self) -> Path:
+        """Where nodes on this machine work while the run lasts."""
+        return self.path / "workspaces"
+
+    @property
     def report_json(self) -> Path:
         """The report as data."""
         return self.path / "report.json"

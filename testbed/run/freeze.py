@@ -47,17 +47,17 @@ def freeze(directory: RunDirectory, plan: RunPlan) -> None:
         dirs_exist_ok=True,
         ignore=shutil.ignore_patterns("__pycache__", "LICENSE"),
     )
-    _link_spec_folder(plan.deployment.path.resolve().parent, directory.playbooks)
+    _link_spec_folder(plan.deployment.path.resolve(), directory.playbooks)
 
 
-def _link_spec_folder(folder: Path, playbooks_dir: Path) -> None:
+def _link_spec_folder(spec: Path, playbooks_dir: Path) -> None:
     """Make what lies beside the spec lie beside the playbooks too, so that Ansible finds it as it always does.
 
     Roles, library, collections, group_vars, host_vars, templates and plugins are all looked for there. Folders that
     the run has of its own (action plugins, a node's task files) get the entries of the spec's folder linked in.
     """
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
+    for entry in sorted(spec.parent.iterdir()):
+        if entry.name.startswith(".") or entry == spec:
             continue
         here = playbooks_dir / entry.name
         if not here.exists():
@@ -158,5 +158,5 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner may read, from its first byte on."""
-    with path.open("w", encoding="utf-8", opener=lambda p, f: os.open(p, f, 0o600)) as out:
+    with open(path, "w", encoding="utf-8", opener=lambda p, f: os.open(p, f, 0o600)) as out:  # noqa: PTH123  the opener
         out.write(text)

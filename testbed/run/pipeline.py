@@ -13,7 +13,7 @@ from testbed.etcd.addresses import LOOPBACK, reachable_address
 from testbed.inventory import Inventory, Machine
 from testbed.lab.match import match
 from testbed.run.controller import Request
-from testbed.run.directory import name_run, state_home
+from testbed.run.directory import RunDirectory, name_run, state_home
 from testbed.run.scopes import EtcdChoice
 from testbed.spec import load
 
@@ -46,7 +46,7 @@ def prepare(options: Options) -> Request:
         deployment,
         machines,
         local_address=_local_address(machines, options.etcd.advertise),
-        local_root=str(directory / "workspaces"),
+        local_root=str(RunDirectory(directory).workspaces),
         targets=options.targets,
         continue_on_error=options.continue_on_error,
     )

@@ -81,3 +81,23 @@ def read_start(private: Path, node: str) -> tuple[str, str, bytes]:
     start = json.loads((private / "starts" / f"{node}.json").read_text(encoding="utf-8"))
     files = (private / "files" / f"{start['files']}.tar.gz").read_bytes() if start["files"] else b""
     return json.dumps({**common, **start["plan"]}), start["workspace"], files
+
+
+CHECK = """
+import json, os, shutil, socket, sys
+asked = json.loads(sys.argv[1])
+told = {"ok": True, "python": sys.version.split()[0]}
+folder = os.path.expanduser(asked["root"])
+while not os.path.isdir(folder):
+    folder = os.path.dirname(folder)
+told["folder"] = folder
+told["free"] = shutil.disk_usage(folder).free
+told["writable"] = os.access(folder, os.W_OK)
+try:
+    socket.create_connection(asked["endpoint"], 10).close()
+    told["etcd"] = ""
+except OSError as error:
+    told["etcd"] = str(error)
+print("TESTBED: " + json.dumps(told))
+"""
+"""What a machine is asked by ``testbed doctor``: its Python, the room where workspaces go, the way to etcd."""

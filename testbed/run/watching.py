@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,7 @@ def spans(keys: RunKeys, revision: int) -> list[Span]:
     return [Span(p, end_of(p), revision) for p in (keys.events, keys.flags, keys.nodes)]
 
 
-def sightings(keys: RunKeys, changes: tuple[Change, ...], nodes: frozenset[str]) -> list[Sighting]:
+def sightings(keys: RunKeys, changes: Sequence[Change], nodes: frozenset[str]) -> list[Sighting]:
     """What the changes mean, in their order (pure); ``nodes`` are the names that may speak."""
     found = []
     for change in changes:
