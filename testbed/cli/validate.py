@@ -1,0 +1,47 @@
+"""``testbed validate``: every mistake of a spec at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from testbed.cli.options import parameters
+from testbed.errors import SpecError
+
+
+@click.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("-p", "--parameter", "parameter", multiple=True, metavar="NAME=VALUE", help="Set a parameter.")
+@click.option("--json", "as_json", is_flag=True, help="Print the diagnostics as JSON.")
+def command(spec: Path, parameter: tuple[str, ...], as_json: bool) -> None:
+    """Check a deployment spec and report every mistake.
+
+    Exits with 0 where the spec is right, else with 2.
+    """
+    from testbed.spec import load
+
+    try:
+        deployment = load(spec, parameters(parameter))
+    except SpecError as error:
+        if not as_json:
+            raise
+        from testbed.diagnostics import to_json
+
+        _print_json(False, [to_json(d) for d in error.diagnostics])
+        raise click.exceptions.Exit(error.exit_code) from error
+    if as_json:
+        _print_json(True, [])
+    else:
+        nodes, kinds = len(deployment.nodes), len(deployment.configurations)
+        click.echo(f"{spec}: {deployment.name} is right: {_count(nodes, 'node')}, {_count(kinds, 'configuration')}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number != 1 else ''}"
+
+
+def _print_json(valid: bool, diagnostics: list[dict[str, object]]) -> None:
+    from testbed.report.data import dump
+
+    click.echo(dump({"valid": valid, "diagnostics": diagnostics}), nl=False)
