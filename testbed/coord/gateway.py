@@ -120,9 +120,9 @@ class GatewayLease:
             raise LeaseExpired(f"etcd: the lease {self.id:x} has expired")
 
     def revoke(self) -> None:
-        """End the lease now; no error if it is gone already."""
+        """End the lease now; no error if it is gone already. Tries no longer than the lease would live by itself."""
         try:
-            self._client.call("/v3/lease/revoke", {"ID": self.id})
+            self._client.call("/v3/lease/revoke", {"ID": self.id}, min(self.seconds, self._client.patience))
         except LeaseExpired:
             return
 

@@ -9,9 +9,14 @@ ROOT = "/testbed/"
 
 
 def end_of(prefix: str) -> str:
-    """The first key after all keys that begin with ``prefix`` (etcd's range end of a prefix)."""
-    raw = prefix.encode()
-    return (raw[:-1] + bytes([raw[-1] + 1])).decode()
+    """The first key after all keys that begin with ``prefix`` (etcd's range end of a prefix).
+
+    UTF-8 sorts as its code points do, so the last character is counted up, not the last byte: that could be none.
+    """
+    head, last = prefix[:-1], ord(prefix[-1])
+    if last == 0x10FFFF:
+        return end_of(head)
+    return head + chr(0xE000 if last == 0xD7FF else last + 1)  # no surrogates
 
 
 @dataclass(frozen=True)
