@@ -108,13 +108,14 @@ def up(count: int, inventory: Path, name: str = "practice", directory: Path = ST
     if not 1 <= count <= MOST:
         raise UsageError(f"a practice lab has 1 to {MOST} hosts, not {count}")
     _check_name(name)
-    _check_machine()
+    check_machine()
     _check_inventory(inventory, name)
     with _locked(directory):
         state = directory / name
         if state.exists():
             raise UsageError(f"practice lab {name} exists already", f"`testbed lab down` removes it (state in {state})")
         lab = _plan(count, inventory.absolute(), name, state)
+        _check_devices(lab)
         state.mkdir(mode=0o700)
         try:
             _build(lab)
@@ -212,7 +213,6 @@ def _build(lab: Lab) -> None:
         network.lay(lab.bridge, f"{lab.controller}/{prefix}", cables)
         launch.open_gate()
         launch.expect("ready")
-    lab.inventory.parent.mkdir(parents=True, exist_ok=True)
     lab.inventory.write_text(_inventory_text(lab))
 
 
@@ -302,7 +302,7 @@ def _check_root() -> None:
         raise LabError("the practice lab needs root: it makes network namespaces", f"sudo {sys.argv[0]} lab ...")
 
 
-def _check_machine() -> None:
+def check_machine() -> None:
     """Raise `LabError` that names everything this machine lacks."""
     if not sys.platform.startswith("linux"):
         raise LabError("the practice lab needs Linux: it is made of network namespaces")
@@ -316,6 +316,20 @@ def _check_machine() -> None:
 def _check_inventory(path: Path, name: str) -> None:
     if path.exists() and not _marked(path, name):
         raise UsageError(f"{path} exists and is not the inventory of practice lab {name}", "name another file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write the inventory {path}: {error.strerror}", "name another file") from error
+
+
+def _check_devices(lab: Lab) -> None:
+    """Raise `LabError` where a network device has a name of ours: what clears up after us would remove it."""
+    ours = {lab.bridge, *(network.cable_name(lab.name, host.index) for host in lab.hosts)}
+    taken = sorted(network.links() & ours)
+    if taken:
+        raise LabError(
+            f"network device {taken[0]} exists already", f"ip link delete {taken[0]}, or use another lab name"
+        )
 
 
 def _marked(path: Path, name: str) -> bool:
