@@ -1,0 +1,92 @@
+"""The agent as one file, and the bytes that start it on a machine; used by the controller."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import json
+import marshal
+import os
+import zipfile
+from importlib.util import MAGIC_NUMBER
+from typing import Iterator, Tuple
+
+import testbed
+from testbed.agent.plan import Plan, to_json
+
+BOOTSTRAP = 'import os,json;f=os.fdopen(0,"rb",0);h=json.loads(f.readline().decode());exec(h["boot"]);boot(h,f)'
+"""What ``python3 -I -S -c`` is given: reads its next stage off stdin. Nothing in it means anything to a shell."""
+
+_MAIN = "from testbed.agent.__main__ import main\n\nraise SystemExit(main())\n"
+_PACKAGE = f'"""What testbed keeps on a node."""\n\n__version__ = "{testbed.__version__}"\n'
+_NOT_SENT = ("coord/memory.py", "agent/archive.py", "agent/boot.py")
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@functools.lru_cache(maxsize=None)
+def build() -> Tuple[bytes, str]:
+    """The agent's zip application and its SHA-256 (hex); the same sources give the same bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as pyz:
+        for name, source in _sources():
+            _add(pyz, name, source.encode())
+            if name != "__main__.py":
+                _add(pyz, name + "c", _compiled(name, source))
+    data = buffer.getvalue()
+    return data, hashlib.sha256(data).hexdigest()
+
+
+def payload(plan: Plan | str, workspace: str, files: bytes = b"") -> bytes:
+    """What goes to the stdin of `BOOTSTRAP`: header, agent, plan and staged files.
+
+    ``plan`` may be its JSON text already; ``workspace`` is absolute or begins with ``~``; ``files`` is a tar.gz of
+    files, folders and links within it, or empty.
+    """
+    agent, digest = build()
+    told = (plan if isinstance(plan, str) else to_json(plan)).encode()
+    header = {
+        "boot": _boot_source(),
+        "agent": len(agent),
+        "sha256": digest,
+        "plan": len(told),
+        "files": len(files),
+        "workspace": workspace,
+    }
+    return b"".join((json.dumps(header).encode(), b"\n", agent, told, files))
+
+
+def _sources() -> Iterator[Tuple[str, str]]:
+    """Name and text of every module that goes to a node, in a fixed order."""
+    yield "__main__.py", _MAIN
+    yield "testbed/__init__.py", _PACKAGE
+    root = os.path.dirname(os.path.abspath(testbed.__file__))
+    names = ["events.py"]
+    for folder in ("agent", "coord"):
+        names += sorted(f"{folder}/{name}" for name in os.listdir(os.path.join(root, folder)) if name.endswith(".py"))
+    for name in names:
+        if name not in _NOT_SENT:
+            with open(os.path.join(root, name), encoding="utf-8") as file:
+                yield "testbed/" + name, file.read()
+
+
+def _compiled(name: str, source: str) -> bytes:
+    """The module's code for this very Python, never checked against its source; another Python passes it over.
+
+    Compiling is half of what an agent's start costs, and a local workspace runs the controller's own Python.
+    """
+    code = compile(source, name, "exec", dont_inherit=True)
+    return MAGIC_NUMBER + (1).to_bytes(4, "little") + bytes(8) + marshal.dumps(code, 2)
+
+
+def _add(pyz: zipfile.ZipFile, name: str, data: bytes) -> None:
+    entry = zipfile.ZipInfo(name, _EPOCH)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.external_attr = 0o600 << 16
+    pyz.writestr(entry, data)
+
+
+def _boot_source() -> str:
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
+    with open(path, encoding="utf-8") as file:
+        return file.read()

@@ -1,0 +1,96 @@
+"""The command ``testbed`` on a node: hands its words to the node's agent and passes on what comes back.
+
+Imports as little as it can: scripts call it often. All that it knows is how to speak to the agent, which is beside it:
+it sends ``<arguments> <bytes of input>``, the arguments each with its length, then the input; frames come back, each
+``<kind> <number>``: kinds ``1`` and ``2`` are output and errors of so many bytes, ``x`` is the exit code and the end.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+try:
+    from _socket import AF_UNIX, SOCK_STREAM, socket  # the module around it costs as much as the rest of a call
+except ImportError:
+    from socket import AF_UNIX, SOCK_STREAM, socket  # type: ignore[assignment]
+
+INPUT_LIMIT = 1024 * 1024 + 1
+
+
+def read_input() -> bytes:
+    """Standard input to its end, or one byte more than a value may have."""
+    pieces, left = [], INPUT_LIMIT
+    while left > 0:
+        piece = os.read(0, min(left, 65536))
+        if not piece:
+            break
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """All of it, however little a write takes; ends as a shell says it of a command whose reader went away."""
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+    except BrokenPipeError:
+        sys.exit(141)
+
+
+def request(arguments: list[bytes], data: bytes) -> bytes:
+    """What is sent to the agent."""
+    head = b"%d %d\n" % (len(arguments), len(data))
+    return head + b"".join(b"%d\n%s" % (len(a), a) for a in arguments) + data
+
+
+def answer(connection: socket) -> int | None:
+    """Pass on what comes; the exit code, None where the agent went away."""
+    buffer = b""
+    while True:
+        while b"\n" not in buffer:
+            piece = connection.recv(65536)
+            if not piece:
+                return None
+            buffer += piece
+        head, _, buffer = buffer.partition(b"\n")
+        kind, number = head.split()
+        if kind == b"x":
+            return int(number)
+        left = int(number)
+        while left:
+            if not buffer:
+                buffer = connection.recv(65536)
+                if not buffer:
+                    return None
+            piece, buffer = buffer[:left], buffer[left:]
+            write_all(int(kind), piece)
+            left -= len(piece)
+
+
+def main() -> int:
+    """One word, done by the agent."""
+    arguments = [os.fsencode(a) for a in sys.argv[1:]]
+    data = read_input() if b"-" in arguments else b""
+    home = os.path.dirname(os.path.dirname(os.path.abspath(sys.argv[0])))
+    connection = socket(AF_UNIX, SOCK_STREAM)
+    try:
+        os.chdir(home)  # a socket's path may have no more than 107 bytes, a workspace's may
+        connection.connect("agent.sock")
+        connection.sendall(request(arguments, data))
+        code = answer(connection)
+    except OSError as error:
+        code = None
+        sys.stderr.write(f"testbed: {home}: {error.strerror or error}\n")
+    if code is None:
+        sys.stderr.write(f"testbed: the agent of this node is not there any more; see {home}/agent.log\n")
+        return 3
+    return code
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,83 @@
+"""What target commands find: the environment, the topology file, and the command ``testbed`` on their PATH."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from typing import Any, Dict
+
+from testbed.agent.plan import Plan, PlannedStep
+from testbed.agent.workspace import Workspace, write_file
+
+SHEBANG_LIMIT = 120
+"""Bytes that a ``#!`` line may have everywhere."""
+
+
+def common(plan: Plan, workspace: Workspace, archive: str) -> Dict[str, str]:
+    """The environment of all commands of a node: the agent's own, and what a run adds; no secret is in it."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("TESTBED_")}
+    env.update(
+        TESTBED_RUN=plan.run,
+        TESTBED_NODE=plan.node,
+        TESTBED_INDEX=str(plan.index),
+        TESTBED_NODES=" ".join(peer.name for peer in plan.peers),
+        TESTBED_REPORTS=workspace.reports,
+        TESTBED_WORKSPACE=workspace.path,
+        TESTBED_TOPOLOGY=workspace.topology,
+        PATH=workspace.own("bin") + os.pathsep + env.get("PATH", os.defpath),
+        PYTHONPATH=os.pathsep.join(p for p in (archive, env.get("PYTHONPATH", "")) if p),
+    )
+    for peer in plan.peers:
+        env[f"TESTBED_HOST_{peer.index}"] = peer.address
+    for name, value in plan.parameters.items():
+        env["TESTBED_PARAM_" + re.sub(r"\W", "_", name, flags=re.ASCII).upper()] = as_text(value)
+    return env
+
+
+def of_step(env: Dict[str, str], step: PlannedStep) -> Dict[str, str]:
+    """The environment of one step's commands."""
+    return {
+        **env,
+        "TESTBED_TARGET": step.target,
+        "TESTBED_CONFIGURATION": step.configuration,
+        "TESTBED_STEP": step.step,
+    }
+
+
+def as_text(value: Any) -> str:
+    """A parameter's value for a command: a string as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def furnish(plan: Plan, workspace: Workspace) -> None:
+    """Make the agent's folders, the topology file and the command ``testbed``; raises OSError."""
+    for folder in (workspace.logs, workspace.reports, workspace.own("scripts"), workspace.own("bin")):
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+    topology = {
+        "run": plan.run,
+        "node": plan.node,
+        "index": plan.index,
+        "nodes": [vars(peer) for peer in plan.peers],
+        "parameters": plan.parameters,
+    }
+    write_file(workspace.topology, json.dumps(topology, indent=1, ensure_ascii=False) + "\n")
+    write_file(workspace.own("bin", "testbed"), interpreter_line(sys.executable) + _client_source(), 0o700)
+
+
+def interpreter_line(python: str) -> str:
+    """What makes a Python script a program run by ``python``.
+
+    A ``#!`` line takes neither spaces nor long paths; then a shell reads two lines that Python takes for a string.
+    """
+    if len(os.fsencode(python)) < SHEBANG_LIMIT - 8 and not re.search(r"\s", python):
+        return f"#!{python} -IS\n"
+    quoted = "'" + python.replace("'", "'\"'\"'") + "'"
+    return f"#!/bin/sh\n''':'\nexec {quoted} -IS \"$0\" \"$@\"\n'''\n"
+
+
+def _client_source() -> str:
+    import pkgutil
+
+    return (pkgutil.get_data("testbed.agent", "client.py") or b"").decode()

@@ -1,0 +1,420 @@
+"""A node's way through its plan: every step in order, obeying flags and deadlines, and finalise whatever happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import time
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Callable, Dict, List, Optional, Tuple, Union
+
+from testbed.agent import process
+from testbed.agent.environment import of_step
+from testbed.agent.outbox import Outbox
+from testbed.agent.plan import ANSIBLE, Plan, PlannedStep
+from testbed.agent.waits import Waits
+from testbed.agent.workspace import Workspace
+from testbed.coord.keys import RunKeys
+from testbed.coord.store import Delete, Put
+from testbed.events import (
+    ABORT,
+    ABORTED,
+    ERROR,
+    FAILED,
+    FINALISE,
+    PASSED,
+    SKIPPED,
+    TIMEOUT,
+    VERDICTS,
+    AnsibleWanted,
+    ProcessesStopped,
+    StepEnded,
+    StepStarted,
+)
+
+
+@dataclass(frozen=True)
+class Exited:
+    """A step's main process has ended."""
+
+    pid: int
+    code: int
+
+
+@dataclass(frozen=True)
+class Flagged:
+    """A flag of the run stands."""
+
+    name: str
+    by: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Served:
+    """The controller has done the Ansible step with that number."""
+
+    serial: int
+    verdict: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Told:
+    """Somebody on the machine wants the agent to end; ``signal`` is the signal's name."""
+
+    signal: str
+
+
+@dataclass(frozen=True)
+class Lost:
+    """etcd is gone for longer than the plan bears."""
+
+    reason: str
+
+
+Message = Union[Exited, Flagged, Served, Told, Lost]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a step ended; ``own``: by itself or its own time limit, not because the node was to stop."""
+
+    verdict: str
+    exit_code: Optional[int]
+    reason: str
+    own: bool = True
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The monotonic time at which a step is stopped, and why then; an empty reason stands for the run's deadline."""
+
+    at: float
+    reason: str = ""
+
+
+RaiseFlag = Callable[[str, str, Dict[str, Any]], None]
+"""Asks for a flag with (name, why, cause); does not wait for etcd."""
+
+
+class Lifecycle:
+    """One node's run through its plan, by one thread that sleeps in ``inbox`` until something happens.
+
+    ``started`` is the monotonic time from which the plan's time-out counts.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        workspace: Workspace,
+        environment: Dict[str, str],
+        inbox: queue.SimpleQueue[Message],
+        outbox: Outbox,
+        waits: Waits,
+        raise_flag: RaiseFlag,
+        started: float,
+    ) -> None:
+        self._plan, self._workspace, self._environment = plan, workspace, environment
+        self._inbox, self._outbox, self._waits, self._raise_flag = inbox, outbox, waits, raise_flag
+        self._keys = RunKeys(plan.run)
+        self._deadline = started + plan.timeout
+        self._mains: List[subprocess.Popen[bytes]] = []
+        self._serial = 0
+        self._halt: Optional[Outcome] = None  # why the node goes no further, but to finalise
+        self._finalising = False
+        self._lost = False
+        self.verdict, self.reason = PASSED, ""
+
+    def run(self) -> Tuple[str, str]:
+        """Go through all of the plan; gives the node's verdict and its reason."""
+        normal = [step for step in self._plan.steps if step.target != FINALISE]
+        self._go_through(normal)
+        if any(step.target != "clean" for step in self._plan.steps) or not self._plan.steps:
+            self._await_finalise()
+        self._finalise([step for step in self._plan.steps if step.target == FINALISE])
+        self._stop_all()
+        return self.verdict, self.reason
+
+    # --- the order of things ------------------------------------------------------------------------------------
+
+    def _go_through(self, steps: List[PlannedStep]) -> None:
+        running = ""
+        for (target, _), group in groupby(steps, lambda s: (s.target, s.configuration)):
+            self._look()
+            if self._halt is not None:
+                self._skip(group, self._halt.reason)
+            elif self._finalising and target not in (running, "clean"):
+                self._skip(group, "the run finalises")
+            else:
+                running = target
+                self._carry(list(group))
+
+    def _carry(self, steps: List[PlannedStep]) -> None:
+        """One target of one configuration: pre, main unless pre failed, post unless the node is to stop."""
+        failed = ""
+        for step in steps:
+            self._look()
+            if failed and step.step != "post":
+                self._skip([step], f"{failed} did not pass")
+            elif self._halt is not None and not (failed and self._halt.own):
+                self._skip([step], self._halt.reason)
+            else:
+                outcome = self._perform(step, self._limit(step), obey=self._halt is None)
+                if outcome.verdict != PASSED:
+                    failed = failed or step.step
+                    self._fail(step, outcome)
+
+    def _fail(self, step: PlannedStep, outcome: Outcome) -> None:
+        """Take in that a step did not pass; tell the run, unless it goes on all the same or knows already."""
+        where = f"{step.configuration}.{step.target}.{step.step}"
+        self._judge(outcome.verdict, f"{where}: {outcome.reason}")
+        if self._halt is not None or step.continue_on_error:
+            return
+        self._halt = Outcome(outcome.verdict, outcome.exit_code, f"{where} did not pass: {outcome.reason}")
+        cause = {
+            "node": self._plan.node,
+            "target": step.target,
+            "configuration": step.configuration,
+            "step": step.step,
+            "verdict": outcome.verdict,
+            "exit_code": outcome.exit_code,
+            "reason": outcome.reason,
+        }
+        self._raise_flag(ABORT, f"{self._plan.node}: {where} did not pass: {outcome.reason}", cause)
+
+    def _await_finalise(self) -> None:
+        """Stay until the run finalises; tell it to where that is this node's part."""
+        self._look()
+        if self._halt is None and self._plan.finalise == self._plan.node:
+            self._raise_flag(FINALISE, f"{self._plan.node} has done its part", {})
+        if self._halt is not None or self._finalising:
+            return
+        wait = self._waits.begin(FINALISE, [FINALISE], max(0.0, self._deadline - time.monotonic()))
+        while not self._finalising and self._halt is None:
+            self._heed(self._next(self._deadline))
+        self._waits.end(wait, "met" if self._finalising else "aborted")
+
+    def _finalise(self, steps: List[PlannedStep]) -> None:
+        seconds = self._plan.finalise_timeout
+        shared = Limit(time.monotonic() + seconds, f"the {seconds:g} s for finalising are over")
+        for _, group in groupby(steps, lambda s: s.configuration):
+            failed = ""
+            for step in group:
+                if failed and step.step != "post":
+                    self._skip([step], f"{failed} did not pass")
+                    continue
+                limit = _own_limit(step) or shared
+                outcome = self._perform(step, limit, obey=False)
+                if outcome.verdict != PASSED:
+                    failed = failed or step.step
+                    self._judge(outcome.verdict, f"{step.configuration}.{FINALISE}.{step.step}: {outcome.reason}")
+
+    def _limit(self, step: PlannedStep) -> Limit:
+        """The nearest of a step's own limit, the run's, and, where the run stops already, that of cleaning up."""
+        limits = [Limit(self._deadline)]
+        own = _own_limit(step)
+        if own is not None:
+            limits.append(own)
+        if self._halt is not None:
+            seconds = self._plan.finalise_timeout
+            limits.append(Limit(time.monotonic() + seconds, f"not done {seconds:g} s after the failure"))
+        return min(limits, key=lambda limit: limit.at)
+
+    def _skip(self, steps: Any, why: str) -> None:
+        for step in steps:
+            self._end(step, Outcome(SKIPPED, None, why), 0.0)
+
+    def _judge(self, verdict: str, reason: str) -> None:
+        """Keep the first thing that went wrong."""
+        if self.verdict == PASSED:
+            self.verdict, self.reason = verdict, reason
+
+    # --- one step -----------------------------------------------------------------------------------------------
+
+    def _perform(self, step: PlannedStep, limit: Limit, obey: bool) -> Outcome:
+        """Do a step until it ends or its limit comes; with ``obey`` also until the node is to stop."""
+        self._outbox.say(
+            StepStarted, configuration=step.configuration, target=step.target, step=step.step, timeout=step.timeout
+        )
+        began = time.monotonic()
+        do = self._have_served if step.kind == ANSIBLE else self._run_script
+        outcome = do(step, limit, obey)
+        self._end(step, outcome, time.monotonic() - began)
+        return outcome
+
+    def _end(self, step: PlannedStep, outcome: Outcome, duration: float) -> None:
+        self._outbox.say(
+            StepEnded,
+            configuration=step.configuration,
+            target=step.target,
+            step=step.step,
+            verdict=outcome.verdict,
+            exit_code=outcome.exit_code,
+            duration=round(duration, 6),
+            reason=outcome.reason,
+        )
+
+    def _run_script(self, step: PlannedStep, limit: Limit, obey: bool) -> Outcome:
+        name = f"{step.configuration}.{step.target}.{step.step}"
+        try:
+            main = process.launch(
+                self._script(name, step.script),
+                self._workspace.path,
+                of_step(self._environment, step),
+                os.path.join(self._workspace.logs, name + ".out"),
+                os.path.join(self._workspace.logs, name + ".err"),
+                lambda pid, code: self._inbox.put(Exited(pid, code)),
+            )
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            return Outcome(ERROR, None, f"it could not be started: {reason}")
+        self._mains.append(main)
+        code = self._await_exit(main.pid, limit.at, obey)
+        if code is not None:
+            return Outcome(PASSED if code == 0 else FAILED, code, _describe(code))
+        why = self._stopped(limit, obey)
+        process.stop(lambda: process.find((main.pid,)), self._plan.grace)
+        code = self._await_exit(main.pid, time.monotonic() + process.KILL_PATIENCE, obey=False)
+        return Outcome(why.verdict, code, why.reason, why.own)
+
+    def _script(self, name: str, text: str) -> List[str]:
+        """Write a step's script down; the command that runs it."""
+        path = self._workspace.own("scripts", name)
+        with open(path, "w", encoding="utf-8", errors="surrogateescape", opener=_private) as file:
+            file.write(text if text.endswith("\n") else text + "\n")
+        return [path] if text.startswith("#!") else ["/bin/sh", "-e", path]
+
+    def _await_exit(self, pid: int, limit: float, obey: bool) -> Optional[int]:
+        """Wait for a step's main process; its exit code, None where the step is to be stopped."""
+        while True:
+            message = self._next(limit)
+            if isinstance(message, Exited) and message.pid == pid:
+                return message.code
+            if message is None:
+                return None
+            self._heed(message)
+            if obey and self._halt is not None:
+                return None
+
+    def _have_served(self, step: PlannedStep, limit: Limit, obey: bool) -> Outcome:
+        """Ask the controller to do a step and wait for its answer."""
+        self._serial += 1
+        wish = {
+            "serial": self._serial,
+            "configuration": step.configuration,
+            "target": step.target,
+            "step": step.step,
+        }
+        self._outbox.say(AnsibleWanted, configuration=step.configuration, target=step.target, step=step.step)
+        self._outbox.send(Put(self._keys.wants(self._plan.node), json.dumps(wish).encode()))
+        while not self._lost:
+            message = self._next(limit.at)
+            if isinstance(message, Served) and message.serial == self._serial:
+                verdict = message.verdict if message.verdict in VERDICTS else ERROR
+                return Outcome(verdict, None, message.reason)
+            if message is not None:
+                self._heed(message)
+            if message is None or (obey and self._halt is not None):
+                self._outbox.send(Delete(self._keys.wants(self._plan.node)))
+                return self._stopped(limit, obey)
+        return Outcome(ERROR, None, "etcd is gone, so the controller cannot be asked", own=False)
+
+    def _stopped(self, limit: Limit, obey: bool) -> Outcome:
+        """Why a step is stopped before its end."""
+        if (not obey or self._halt is None) and limit.reason:
+            return Outcome(TIMEOUT, None, limit.reason)
+        if self._halt is None or not obey:
+            self._heed(None)
+        assert self._halt is not None  # noqa: S101  set by what was heeded
+        return self._halt if obey else Outcome(TIMEOUT, None, f"the run's time of {self._plan.timeout:g} s is over")
+
+    # --- what happens meanwhile ---------------------------------------------------------------------------------
+
+    def _next(self, until: float) -> Optional[Message]:
+        """The next message; None when that monotonic time has come."""
+        try:
+            return self._inbox.get(timeout=max(0.0, until - time.monotonic()))
+        except queue.Empty:
+            return None
+
+    def _look(self) -> None:
+        """Heed what has been told already, and the clock."""
+        while True:
+            try:
+                self._heed(self._inbox.get_nowait())
+            except queue.Empty:
+                break
+        if time.monotonic() >= self._deadline:
+            self._heed(None)
+
+    def _heed(self, message: Optional[Message]) -> None:
+        """Take in what happened; None: the run's deadline has passed. The first reason to stop stays."""
+        if isinstance(message, Flagged) and message.name == FINALISE:
+            self._finalising = True
+        elif isinstance(message, Flagged):
+            self._stop_for(ABORTED, f"aborted by {message.by}: {message.why}")
+        elif isinstance(message, Lost):
+            self._lost = True
+            self._stop_for(ERROR, f"etcd was lost: {message.reason}")
+        elif isinstance(message, Told):
+            if self._stop_for(ABORTED, f"the agent was told to stop ({message.signal})"):
+                self._raise_flag(ABORT, f"the agent of {self._plan.node} was told to stop ({message.signal})", {})
+        elif message is None:
+            reason = f"the run's time of {self._plan.timeout:g} s is over"
+            if self._stop_for(TIMEOUT, reason):
+                cause = {"node": self._plan.node, "verdict": TIMEOUT, "reason": reason}
+                self._raise_flag(ABORT, f"{self._plan.node}: {reason}", cause)
+
+    def _stop_for(self, verdict: str, reason: str) -> bool:
+        """Go no further but to finalise; whether this is the first reason to."""
+        if self._halt is not None:
+            return False
+        self._halt = Outcome(verdict, None, reason, own=False)
+        self._judge(verdict, reason)
+        return True
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    def _stop_all(self) -> None:
+        """Stop what the steps left in the background, and name it."""
+        sessions = {main.pid for main in self._mains}
+        marks = run_marks(self._plan.run, self._plan.node)
+        stopped = process.stop(lambda: process.find(sessions, marks), self._plan.grace)
+        if stopped:
+            self._outbox.say(ProcessesStopped, processes=stopped)
+        for main in self._mains:
+            main.poll()  # reaps it; one that hangs in the kernel is left to it
+
+
+def _own_limit(step: PlannedStep) -> Optional[Limit]:
+    if step.timeout is None:
+        return None
+    return Limit(time.monotonic() + step.timeout, f"not done after its {step.timeout:g} s")
+
+
+def run_marks(run: str, node: str) -> Tuple[bytes, bytes]:
+    """What the environment of every process of a node's steps holds."""
+    return (b"TESTBED_RUN=" + os.fsencode(run), b"TESTBED_NODE=" + os.fsencode(node))
+
+
+def _describe(code: int) -> str:
+    """An exit code in words; empty for success."""
+    if code == 0:
+        return ""
+    if code < 0:
+        import signal
+
+        try:
+            return f"killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"killed by signal {-code}"
+    hint = {126: " (a command that may not be executed)", 127: " (a command that was not found)"}.get(code, "")
+    return f"exit code {code}{hint}"
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o700)

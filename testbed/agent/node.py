@@ -1,0 +1,238 @@
+"""An agent from its first word to etcd to its last: everything a node needs is made here, joined, and taken down."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any, Dict, Iterator, List, Optional, Sequence
+
+from testbed.agent import environment, process
+from testbed.agent.answer import BUSY, ETCD, Trouble, write_all
+from testbed.agent.endpoint import Call, Endpoint
+from testbed.agent.lifecycle import Flagged, Lifecycle, Lost, Message, Served, Told
+from testbed.agent.outbox import Outbox
+from testbed.agent.plan import ANSIBLE, Plan
+from testbed.agent.start import PATIENCE
+from testbed.agent.waits import Waits
+from testbed.agent.words import Reply, run
+from testbed.agent.workspace import Workspace, read_packed
+from testbed.coord.feed import Feed
+from testbed.coord.gateway import GatewayStore
+from testbed.coord.keys import RunKeys, end_of
+from testbed.coord.scope import Aborted, Cancel, Scope, WaitTimeout, read_flag
+from testbed.coord.session import Session
+from testbed.coord.store import Change, Lease, Put, Span, StoreError, Unchanged
+from testbed.coord.wire import Client
+from testbed.events import ABORT, FINALISE, NodeEnded, NodeStarted, Notice
+
+PACK_PATIENCE = 600.0
+"""Seconds that packing the results may take; after that they are left to be packed when they are collected."""
+
+
+def serve(plan: Plan, workspace: Workspace, archive: str, go: int, told: int) -> int:
+    """Be the node's agent: join the run, say so on ``told``, live, and end; gives the process's exit code.
+
+    Nothing of the run begins before a byte comes on ``go``; when that closes without one the agent ends. Raises Trouble
+    where the run cannot be joined.
+    """
+    started = time.monotonic()
+    inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda n, _: inbox.put(Told(signal.Signals(n).name)))
+    environment.furnish(plan, workspace)
+    node = Node(plan, workspace, archive, inbox)
+    try:
+        if not node.join(go):
+            return 1
+        write_all(told, json.dumps({"ok": True, **node.identity}).encode())
+        os.close(told)
+        node.live(started)
+    except (StoreError, ValueError) as error:
+        places = ", ".join(plan.access.endpoints)
+        advice = f"let this machine reach {places}: mind firewalls, or name another address with --etcd-advertise"
+        raise Trouble(ETCD, str(error), advice) from error
+    finally:
+        node.leave()
+    return 0
+
+
+class Node:
+    """The parts of an agent and how they are joined."""
+
+    def __init__(self, plan: Plan, workspace: Workspace, archive: str, inbox: queue.SimpleQueue[Message]) -> None:
+        self._plan, self._workspace, self._archive, self._inbox = plan, workspace, archive, inbox
+        self._keys = RunKeys(plan.run)
+        access = plan.access
+        self._client = Client(
+            access.endpoints, access.user, access.password, access.ca, access.certificate, access.key,
+            patience=min(PATIENCE, plan.outage),
+        )  # fmt: skip
+        self._store = GatewayStore(self._client)
+        self._feed = Feed(self._store)
+        self._scope = Scope(self._store, plan.run, plan.node, self._feed)
+        self._outbox = Outbox(self._store, self._keys, plan.node, workspace.journal, lambda why: inbox.put(Lost(why)))
+        self._waits = Waits(self._outbox, self._keys, plan.node)
+        self._session: Optional[Session] = None
+        self.identity: Dict[str, Any] = {
+            "host": os.uname().nodename,
+            "pid": os.getpid(),
+            "workspace": workspace.path,
+            "python": "{}.{}.{}".format(*sys.version_info),
+        }
+
+    def join(self, go: int) -> bool:
+        """Reach etcd, wait for the word to go, and take the node's place in the run; False if the word does not come.
+
+        Raises StoreError, and Trouble where another agent has taken the place.
+        """
+        self._session = Session(self._store, self._plan.liveness, self._lose, self._renew)
+        if not os.read(go, 1):
+            return False
+        os.close(go)
+        first = self._keys.event(self._plan.node, 0)
+        if self._store.range(first).entries:
+            raise self._taken()
+        flags = self._store.range(self._keys.flags, end_of(self._keys.flags))
+        for entry in flags.entries:
+            self._hear_flags((Change(entry.key, entry.value, entry.revision),))
+        began = self._outbox.record(NodeStarted, **self.identity)
+        host = Put(self._keys.value(f"host_{self._plan.index}"), self._address().encode())
+        committed = self._store.commit([host, self._alive(), began], [Unchanged(first)])
+        if not committed.succeeded and committed.found[0].value != began.value:
+            raise self._taken()
+        self._client.patience = self._plan.outage
+        span = Span(self._keys.flags, end_of(self._keys.flags), flags.revision + 1)
+        self._feed.follow(span, self._hear_flags, self._lose)
+        if any(step.kind == ANSIBLE for step in self._plan.steps):
+            served = Span(self._keys.served(self._plan.node), revision=flags.revision + 1)
+            self._feed.follow(served, self._hear_served, self._lose)
+        return True
+
+    def live(self, started: float) -> None:
+        """Go through the plan, pack the results, and tell the end; ``started`` is the agent's monotonic beginning."""
+        for name in (self._workspace.results, self._workspace.summary):  # of an agent that lived here before
+            with suppress(FileNotFoundError):
+                os.unlink(name)
+        self._outbox.start()
+        os.chdir(self._workspace.own())
+        endpoint = Endpoint(self._answer)
+        os.chdir(self._workspace.path)
+        endpoint.start()
+        env = environment.common(self._plan, self._workspace, self._archive)
+        lifecycle = Lifecycle(
+            self._plan, self._workspace, env, self._inbox, self._outbox, self._waits, self._raise_flag, started
+        )
+        verdict, reason = lifecycle.run()
+        endpoint.close()
+        self._waits.end_all("gone")
+        ended = self._outbox.record(NodeEnded, verdict=verdict, reason=reason)
+        self._pack()
+        self._outbox.send(ended)
+        self._outbox.close()
+
+    def leave(self) -> None:
+        """Give up the node's lease and all connections."""
+        if self._session is not None:
+            self._session.close()
+        self._feed.close()
+        self._store.close()
+
+    def _address(self) -> str:
+        return next((p.address for p in self._plan.peers if p.index == self._plan.index), "")
+
+    def _alive(self) -> Put:
+        assert self._session is not None  # noqa: S101  made first
+        value = json.dumps({"host": self.identity["host"], "pid": self.identity["pid"]})
+        return Put(self._keys.alive(self._plan.node), value.encode(), self._session.lease.id)
+
+    def _renew(self, lease: Lease) -> None:
+        self._store.commit([replace(self._alive(), lease=lease.id)])
+
+    def _taken(self) -> Trouble:
+        reason = f"node {self._plan.node} of run {self._plan.run} was started before"
+        return Trouble(BUSY, reason, "a node can be started once in a run; start a new run")
+
+    def _lose(self, error: StoreError) -> None:
+        self._inbox.put(Lost(str(error)))
+
+    def _hear_flags(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            name = change.key[len(self._keys.flags) :]
+            if change.value is not None and name in (ABORT, FINALISE):
+                flag = read_flag(name, change.value)
+                self._inbox.put(Flagged(name, flag.by, flag.why))
+
+    def _hear_served(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            if change.value is not None:
+                try:
+                    told = json.loads(change.value)
+                    self._inbox.put(Served(int(told["serial"]), str(told["verdict"]), str(told["reason"])))
+                except (ValueError, TypeError, KeyError) as error:
+                    print(f"passed over {change.key}: {error!r}", file=sys.stderr)  # noqa: T201  the agent's log
+
+    def _raise_flag(self, name: str, why: str, cause: Dict[str, Any]) -> None:
+        """After all that was said before it, so that the cause is read before the flag."""
+        self._outbox.send(lambda: self._scope.raise_flag(name, why, cause))
+
+    def _answer(self, call: Call) -> Reply:
+        """Do the word that a command asks for; on the call's own thread."""
+        try:
+            return run(call.arguments, self._scope, self._plan.node, call.data, partial(self._blocking, call))
+        except Exception:  # noqa: BLE001  the command must hear something, and the agent go on
+            import traceback
+
+            traceback.print_exc()
+            return Reply(70, err=b"testbed: the agent failed at this; see agent.log\n")
+
+    @contextmanager
+    def _blocking(self, call: Call, what: str, names: List[str], timeout: Optional[float]) -> Iterator[Cancel]:
+        """A wait on behalf of a command: told to everybody, and over when the command is."""
+        cancel = Cancel()
+        call.listen(cancel.fire)
+        wait = self._waits.begin(what, names, timeout)
+        outcome = "met"
+        try:
+            yield cancel
+        except WaitTimeout:
+            outcome = "timeout"
+            raise
+        except Aborted:
+            outcome = "aborted"
+            raise
+        except BaseException:
+            outcome = "gone"
+            raise
+        finally:
+            self._waits.end(wait, outcome)
+
+    def _pack(self) -> None:
+        """Pack the results in a process of its own, which takes its memory along when it ends."""
+        ended: queue.SimpleQueue[int] = queue.SimpleQueue()
+        command = [sys.executable, "-I", "-S", self._archive, "pack"]
+        log = self._workspace.log
+        try:
+            main = process.launch(command, "/", os.environ, log, log, lambda _, code: ended.put(code))
+            try:
+                code = ended.get(timeout=PACK_PATIENCE)
+            except queue.Empty:
+                process.stop(lambda: process.find((main.pid,)), 0)
+                code = -signal.SIGKILL
+            main.poll()
+            summary = read_packed(self._workspace)
+        except (OSError, Trouble) as error:
+            code, summary = -1, None
+            print(f"packing: {error}", file=sys.stderr)  # noqa: T201  the agent's log
+        if code or summary is None:
+            self._outbox.say(Notice, level="warning", message="the results are not packed; collecting will try again")
+        elif summary["left_out"]:
+            named = "; ".join(summary["left_out"][:5])
+            count = len(summary["left_out"])
+            self._outbox.say(Notice, level="warning", message=f"{count} files are not among the results: {named}")
