@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
-from testbed.errors import SpecError, TestbedError
+from testbed.errors import LabError, SpecError, TestbedError
 
 BUG, INTERRUPTED, BROKEN_PIPE = 70, 130, 141
 """Exit codes that no command chooses: a bug in testbed, Ctrl-C, nobody reads on."""
+
+SURROUNDINGS = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO}
+)
+"""What the system may refuse without any fault of testbed's."""
 
 COMMANDS = {
     "validate": "Check a deployment spec and report every mistake.",
@@ -29,10 +35,14 @@ COMMANDS = {
     "wait": "Wait for something of a run.",
     "clean": "Run the clean targets of a run's nodes.",
     "lab": "Make or remove a practice lab of real SSH hosts on this machine.",
-    "doctor": "Check this machine, and the machines' way to it.",
+    "doctor": "Check this machine, and with -i the lab's machines and their way to etcd.",
     "completion": "Print the code that completes commands in a shell.",
 }
-"""Every command and its one line of help; ``testbed.cli.NAME`` has it as ``command``."""
+"""Every command and its one line of help; ``testbed.cli.NAME`` has it as ``command``, but for the words that nodes
+have too."""
+
+WORDS = ("abort", "finalise", "set", "get", "wait")
+"""The commands that ``testbed.cli.words`` makes, the same as on nodes."""
 
 
 class Words(click.Group):
@@ -46,6 +56,10 @@ class Words(click.Group):
         """Import the command; None where there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name in WORDS:
+            from testbed.cli.words import command_for
+
+            return command_for(cmd_name)
         command: click.Command = importlib.import_module(f"testbed.cli.{cmd_name}").command
         return command
 
@@ -79,7 +93,7 @@ def cli() -> None:
     """
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Be the command ``testbed``."""
     cli.main(prog_name="testbed")
 
@@ -110,6 +124,12 @@ def _run(words: Words, arguments: list[str]) -> int:
     except BrokenPipeError:
         _forget_stdout()
         return BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in SURROUNDINGS:
+            _confess(error)
+            return BUG
+        _tell(LabError(f"{error.strerror}: {error.filename or 'a file of this run'}"))
+        return LabError.exit_code
     except Exception as error:  # noqa: BLE001  the last line of defence: a person sees a sentence, the file has the rest
         _confess(error)
         return BUG
