@@ -192,14 +192,21 @@ def test_nothing_else(raw: bytes) -> None:
             assert all(c.isprintable() or c == "\n" for c in shown)
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    st.lists(FRAGMENTS, max_size=12),
-    st.sampled_from(["parameters:\n  p: ", "configurations:\n  c:\n    ", "nodes:\n  n: "]),
-)
+SECTIONS = {
+    "parameters": ("  p: ", "{default: 1}\n"),
+    "configurations": ("  c:\n    test: ", "x\n"),
+    "nodes": ("  n: ", "{configurations: [c]}\n"),
+}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(FRAGMENTS, max_size=12), st.sampled_from(sorted(SECTIONS)))
 def test_nothing_else_in_the_middle(parts: list[str], where: str) -> None:
     """The same holds for what stands in an otherwise right spec."""
-    test_nothing_else.hypothesis.inner_test(GOOD + (where + "".join(parts)).encode())  # type: ignore[attr-defined]
+    text = "deployment: d\n"
+    for name, (begin, end) in SECTIONS.items():
+        text += f"{name}:\n{begin}{''.join(parts) if name == where else ''}{end}"
+    test_nothing_else.hypothesis.inner_test(text.encode())  # type: ignore[attr-defined]
 
 
 @settings(max_examples=150, deadline=None)
