@@ -62,9 +62,11 @@ def test_core_schema(text: str, value: Any) -> None:
 
 @given(DATA)
 def test_ansible_reads_the_same(data: Any) -> None:
-    """What PyYAML writes, content for Ansible reads back as PyYAML would, layout and quoting whatever they are."""
+    """Content for Ansible is read as libyaml and PyYAML read it, layout and quoting whatever they are."""
     assert ansible_value(parsed(yaml.safe_dump(data))) == data
-    assert ansible_value(parsed(yaml.safe_dump(data, default_flow_style=True, allow_unicode=True))) == data
+    # Not all that PyYAML's own emitter leaves unescaped comes back from libyaml as it was; Ansible uses libyaml.
+    text = yaml.safe_dump(data, default_flow_style=True, allow_unicode=True)
+    assert ansible_value(parsed(text)) == yaml.load(text, Loader=yaml.CSafeLoader)
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in CASES.glob("good-*.yml")))
