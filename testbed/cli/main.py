@@ -28,12 +28,12 @@ COMMANDS = {
     "status": "Show where a run and its nodes are.",
     "logs": "Print what the steps of a run wrote.",
     "report": "Report on a run: for a person, as JSON, or as JUnit XML.",
-    "abort": "Abort a run: its nodes stop, finalise and send their logs home.",
-    "finalise": "End a run in order: running targets end, then nodes finalise.",
-    "set": "Set a value of a run.",
-    "get": "Print a value of a run, or wait for it.",
-    "wait": "Wait for something of a run.",
-    "clean": "Run the clean targets of a run's nodes.",
+    "abort": "Stop all nodes now; they finalise.",
+    "finalise": "Let all nodes end what they are at, then finalise.",
+    "set": "Set a value for all nodes; `-` takes it from standard input.",
+    "get": "Print a value; with --block wait until it is set.",
+    "wait": "Wait until the run finalises.",
+    "clean": "Run the clean targets of RUN's nodes, on the machines that it had.",
     "lab": "Make or remove a practice lab of real SSH hosts on this machine.",
     "doctor": "Check this machine, and with -i the lab's machines and their way to etcd.",
     "completion": "Print the code that completes commands in a shell.",
@@ -56,6 +56,10 @@ class Words(click.Group):
         """Import the command; None where there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name in WORDS:
+            from testbed.cli.words import command_for
+
+            return command_for(cmd_name)
         if cmd_name in WORDS:
             from testbed.cli.words import command_for
 
