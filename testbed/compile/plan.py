@@ -53,6 +53,7 @@ class RunPlan:
     deployment: Deployment
     nodes: tuple[NodePlan, ...]
     targets: tuple[str, ...]
+    inventories: tuple[str, ...] = ()
 
     @property
     def peers(self) -> list[Peer]:
@@ -125,6 +126,7 @@ def plan(
     local_root: str = "",
     targets: Sequence[str] = WITHOUT_CLEAN,
     continue_on_error: bool = False,
+    inventories: Sequence[str] = (),
 ) -> RunPlan:
     """The plan of ``run``.
 
@@ -149,11 +151,13 @@ def plan(
                 ansible=tuple(_ansible_steps(deployment, steps)),
             )
         )
-    return RunPlan(run=run, deployment=deployment, nodes=tuple(plans), targets=tuple(targets))
+    return RunPlan(
+        run=run, deployment=deployment, nodes=tuple(plans), targets=tuple(targets), inventories=tuple(inventories)
+    )
 
 
 def workspace(run: str, node: str, machine: Machine, root: str = "") -> str:
-    """Where the node works: below the machine's variable ``testbed_root``, the run's own ``root``, or ``~/.testbed``."""
+    """Where the node works: below the machine's ``testbed_root``, the run's own ``root``, or ``~/.testbed``."""
     if root and not machine.variables.get("testbed_root"):
         return f"{root.rstrip('/')}/{node}"
     chosen = str(machine.variables.get("testbed_root") or "~/.testbed")
@@ -185,12 +189,13 @@ def to_data(plan: RunPlan) -> dict[str, Any]:
         "run": plan.run,
         "deployment": deployment.name,
         "description": deployment.description,
-        "spec": str(deployment.path),
+        "spec": str(deployment.path.resolve()),
         "digest": deployment.digest,
         "timeout": deployment.timeout,
         "finalise": deployment.finalise,
         "parameters": dict(deployment.parameters),
         "targets": list(plan.targets),
+        "inventories": list(plan.inventories),
         "nodes": [
             {
                 "node": p.node.name,
@@ -202,6 +207,7 @@ def to_data(plan: RunPlan) -> dict[str, Any]:
                 "configurations": list(p.node.configurations),
                 "workspace": p.workspace,
                 "files": list(p.files),
+                "clean": any("clean" in deployment.configurations[c].targets for c in p.node.configurations),
                 "steps": [
                     {
                         "target": s.target,

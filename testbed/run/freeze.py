@@ -158,5 +158,5 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner may read, from its first byte on."""
-    with open(path, "w", encoding="utf-8", opener=lambda p, f: os.open(p, f, 0o600)) as out:  # noqa: PTH123  the opener
+    with open(path, "w", encoding="utf-8", opener=lambda p, f: os.open(p, f, 0o600)) as out:
         out.write(text)

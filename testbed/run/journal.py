@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ class Journal:
 
     def __init__(self, path: Path, listener: Listener) -> None:
         self._file = path.open("a", encoding="utf-8")
+        fcntl.flock(self._file, fcntl.LOCK_EX)  # for as long as the controller lives: so others tell whether it does
         self._listener = listener
         self._lock = threading.Lock()
         self.recorded: list[Event] = []

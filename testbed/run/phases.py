@@ -85,6 +85,8 @@ class Phases:
         if task.task == STEP_DONE:
             self._failures.pop(task.node, None)
             return PASSED, ""
+        if task.action.endswith(("include_tasks", "include_role")) and task.outcome in (OK, SKIPPED):
+            return None  # how the step is built, not what it does
         self._log(burst, task)
         self._journal.say(
             events.AnsibleTask, task.node, configuration=step.configuration, target=step.target, step=step.step,
@@ -114,7 +116,8 @@ class Phases:
             path = self._directory.nodes / task.node / "logs" / f"{burst.steps[task.node]}.out"
             path.parent.mkdir(parents=True, exist_ok=True)
             self._logs[key] = path.open("a", encoding="utf-8")
-        self._logs[key].write(f"TASK [{task.task}]\n{task.output.rstrip()}\n\n")
+        lines = [line for line in task.output.splitlines() if not line.startswith(("TASK [", "RUNNING HANDLER ["))]
+        self._logs[key].write(f"TASK [{task.task}]\n" + "\n".join(lines).strip() + "\n\n")
         self._logs[key].flush()
 
     def close_log(self, burst: Burst, node: str) -> None:

@@ -6,21 +6,28 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from testbed import inventory as inventories
 from testbed.compile.plan import WITHOUT_CLEAN, RunPlan, plan
+from testbed.errors import UsageError
 from testbed.etcd.addresses import LOOPBACK, reachable_address
 from testbed.inventory import Inventory, Machine
-from testbed.lab.match import match
+from testbed.lab.match import HERE, match
 from testbed.run.controller import Request
 from testbed.run.directory import RunDirectory, name_run, state_home
 from testbed.run.scopes import EtcdChoice
 from testbed.spec import load
+from testbed.spec.model import Deployment
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the operator chose; empty where defaults hold."""
+    """What the operator chose; empty where defaults hold.
+
+    ``text`` is used in place of the spec's content, ``machines`` (node -> machine) in place of matching, and
+    ``workspaces`` in place of the run's own folder for local nodes: they repeat what an earlier run had.
+    """
 
     spec: Path
     parameters: Mapping[str, str] = field(default_factory=dict)
@@ -31,51 +38,80 @@ class Options:
     run_dir: Path | None = None
     etcd: EtcdChoice = field(default_factory=EtcdChoice)
     junit: Path | None = None
+    text: str | None = None
+    machines: Mapping[str, str] | None = None
+    workspaces: Path | None = None
 
 
 def prepare(options: Options) -> Request:
     """The request that ``options`` amount to. Raises `SpecError`, `UsageError` or `LabError`."""
-    deployment = load(options.spec, options.parameters)
+    made, inventory = plan_of(options)
+    return Request(
+        plan=made,
+        inventory=node_inventory(made, inventory),
+        ansible_environment=environment_of(options),
+        etcd=options.etcd,
+        junit=options.junit,
+    )
+
+
+def plan_of(options: Options, run: str | None = None) -> tuple[RunPlan, Inventory | None]:
+    """The plan, of the run of that name or of a new one, and the inventory that it was made with."""
+    deployment = load(options.spec, options.parameters, options.text)
     folder = deployment.path.resolve().parent
-    inventory = _inventory(options, folder)
-    machines = match(deployment, inventory)
-    run = name_run(deployment.name)
+    inventory = None
+    if options.inventories:
+        inventory = inventories.load(options.inventories, folder, options.vault_password_file, os.environ)
+    machines = match(deployment, inventory) if options.machines is None else _again(deployment, options, inventory)
+    run = run or name_run(deployment.name)
     directory = options.run_dir.expanduser().absolute() if options.run_dir else state_home() / run
     made = plan(
         run,
         deployment,
         machines,
         local_address=_local_address(machines, options.etcd.advertise),
-        local_root=str(RunDirectory(directory).workspaces),
+        local_root=str(options.workspaces or RunDirectory(directory).workspaces),
         targets=options.targets,
         continue_on_error=options.continue_on_error,
+        inventories=[str(Path(source).absolute()) for source in options.inventories],
     )
-    environment = inventories.ansible_environment(folder, options.inventories, os.environ)
+    return made, inventory
+
+
+def node_inventory(made: RunPlan, inventory: Inventory | None) -> dict[str, Any]:
+    """The run's own inventory: its nodes, with their machines' variables."""
+    return inventories.for_nodes(inventory, {p.node.name: p.machine for p in made.nodes}, made.groups)
+
+
+def environment_of(options: Options) -> dict[str, str]:
+    """What Ansible is told by environment."""
+    environment = inventories.ansible_environment(options.spec.resolve().parent, options.inventories, os.environ)
     if options.vault_password_file:
         environment["ANSIBLE_VAULT_PASSWORD_FILE"] = str(Path(options.vault_password_file).expanduser().absolute())
-    return Request(
-        plan=made,
-        inventory=inventories.for_nodes(inventory, machines, made.groups),
-        ansible_environment=environment,
-        etcd=options.etcd,
-        junit=options.junit,
-    )
+    return environment
 
 
-def _inventory(options: Options, folder: Path) -> Inventory | None:
-    if not options.inventories:
-        return None
-    return inventories.load(options.inventories, folder, options.vault_password_file, os.environ)
+def _again(deployment: Deployment, options: Options, inventory: Inventory | None) -> dict[str, Machine]:
+    """The machines that the nodes had before, by name."""
+    had = options.machines or {}
+    if inventory is None:
+        return {node.name: Machine(node.name, HERE, "local") for node in deployment.nodes}
+    known = {machine.name: machine for machine in inventory.machines}
+    gone = sorted({had[n.name] for n in deployment.nodes} - known.keys())
+    if gone:
+        raise UsageError(
+            f"the inventory no longer has {', '.join(gone)}, on which the run's nodes stood",
+            "put them back to clean them, or clean them by hand",
+        )
+    return {node.name: known[had[node.name]] for node in deployment.nodes}
 
 
 def _local_address(machines: Mapping[str, Machine], advertise: str | None) -> str:
     """Where the other nodes reach those on this machine: loopback, unless one of them is elsewhere."""
-    if advertise:
-        return advertise
-    remote = next((m for m in machines.values() if not m.local), None)
-    if remote is None or all(not m.local for m in machines.values()):
+    remote = [m for m in machines.values() if not m.local]
+    if not remote or len(remote) == len(machines):
         return LOOPBACK
-    return reachable_address(remote.address)
+    return advertise or reachable_address(remote[0].address)
 
 
 def plan_text(made: RunPlan) -> str:

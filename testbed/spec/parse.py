@@ -17,10 +17,10 @@ TIMEOUT = 4 * 3600.0
 """How long a run may take where the spec says nothing, in seconds."""
 
 
-def load(path: Path, overrides: Mapping[str, str]) -> Deployment:
+def load(path: Path, overrides: Mapping[str, str], text: str | None = None) -> Deployment:
     """See `testbed.spec.load`."""
     findings = Findings()
-    text = source.read(path, findings)
+    text = source.read(path, findings) if text is None else text
     root = source.parse(text, str(path), findings) if text is not None else None
     deployment = None
     if text is not None and not findings.diagnostics and (root is None or root.text == ""):

@@ -1,0 +1,126 @@
+"""Cleaning up after a run: what it left on its machines is fetched and removed, then its clean targets can be run."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from testbed.compile.plan import CLEAN_ONLY, RunPlan
+from testbed.errors import LabError, UsageError
+from testbed.events import COLLECT
+from testbed.inventory import Inventory
+from testbed.report.state import fold
+from testbed.run.bursts import AnsibleBursts
+from testbed.run.directory import RunDirectory
+from testbed.run.executor import Burst, TaskResult
+from testbed.run.freeze import write_inventory
+from testbed.run.pipeline import Options, environment_of, node_inventory, plan_of
+from testbed.run.results import unpack_results
+from testbed.run.scopes import EtcdChoice
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaning:
+    """What is to be done after a run; ``options`` are those of a run of its clean targets alone."""
+
+    directory: RunDirectory
+    frozen: Mapping[str, Any]
+    options: Options
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether any node has a clean target."""
+        return any(node["clean"] for node in self.frozen["nodes"])
+
+    def sweep(self) -> Iterator[str]:
+        """Fetch what was not collected, remove the workspaces that were left; a line for each node it concerns."""
+        state = fold(self.directory.read_events())
+        left = {n.name for n in state.in_order if n.results != "collected" and n.failure is None}
+        if not left:
+            return
+        plan, inventory = plan_of(self.options, self.frozen["run"])
+        nodes = tuple(p.node.name for p in plan.nodes if p.node.name in left)
+        with tempfile.TemporaryDirectory(prefix="testbed-clean-") as scratch:
+            answers = self._collect(plan, inventory, nodes, Path(scratch))
+        for node in nodes:
+            yield self._settle(node, answers.get(node))
+
+    def _collect(
+        self, plan: RunPlan, inventory: Inventory | None, nodes: tuple[str, ...], scratch: Path
+    ) -> dict[str, TaskResult]:
+        private = RunDirectory(scratch)
+        private.private.mkdir(mode=0o700)
+        path = write_inventory(private, plan, node_inventory(plan, inventory))
+        executor = AnsibleBursts(
+            self.directory.playbooks,
+            path,
+            scratch / "bursts",
+            scratch,
+            environment_of(self.options),
+            forks_for(len(nodes)),
+        )
+        answers: dict[str, TaskResult] = {}
+        try:
+            burst = Burst(1, COLLECT, nodes)
+            executor.run(burst, lambda task: answers.__setitem__(task.node, task), threading.Event())
+            for task in answers.values():
+                if "path" in task.result:
+                    archive = Path(str(task.result["path"]))
+                    archive.replace(self.directory.nodes / f"{task.node}.tar.gz")
+        finally:
+            executor.close()
+        return answers
+
+    def _settle(self, node: str, task: TaskResult | None) -> str:
+        archive = self.directory.nodes / f"{node}.tar.gz"
+        if task is None or not archive.exists():
+            return f"{node}: nothing could be fetched: {task.message if task else 'Ansible told nothing of it'}"
+        try:
+            files = unpack_results(archive, self.directory.nodes / node)
+        except LabError as error:
+            return f"{node}: {error.message}"
+        return f"{node}: fetched {files} files, and removed its workspace"
+
+
+def cleaning_of(directory: RunDirectory, vault_password_file: str | None, etcd: EtcdChoice) -> Cleaning:
+    """What cleaning up after the run in ``directory`` takes. Raises UsageError while it goes on, or has no plan."""
+    try:
+        frozen = json.loads(directory.plan.read_text(encoding="utf-8"))
+        text = directory.spec.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UsageError(f"the run {directory.run} never came to a plan; there is nothing to clean") from error
+    if directory.access.exists() and is_alive(directory):
+        raise UsageError(f"the run {directory.run} goes on", f"end it first: testbed abort {directory.run}")
+    return Cleaning(
+        directory,
+        frozen,
+        Options(
+            spec=Path(frozen["spec"]),
+            text=text,
+            parameters={name: json.dumps(value) for name, value in frozen["parameters"].items()},
+            inventories=frozen["inventories"],
+            vault_password_file=vault_password_file,
+            targets=CLEAN_ONLY,
+            etcd=etcd,
+            machines={node["node"]: node["machine"] for node in frozen["nodes"]},
+            workspaces=directory.workspaces,
+        ),
+    )
+
+
+def is_alive(directory: RunDirectory) -> bool:
+    """Whether the run's controller lives: it holds a lock on the run's journal for as long as it does."""
+    try:
+        with directory.events.open("rb") as journal:
+            fcntl.flock(journal, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
