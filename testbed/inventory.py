@@ -347,8 +347,17 @@ def _effective(groups: Mapping[str, Any], names: Sequence[str]) -> dict[str, dic
         merged: dict[str, Any] = {}
         for group in sorted(around[name], key=rank):
             merged.update(groups.get(group, {}).get("vars", {}))
-        result[name] = {**merged, **own.get(name, {})}
+        result[name] = {key: _unwrapped(value) for key, value in {**merged, **own.get(name, {})}.items()}
     return result
+
+
+def _unwrapped(value: Any) -> Any:
+    """The value without the marks that the export puts on texts that are no templates (those that plugins made)."""
+    if isinstance(value, dict):
+        if value.keys() == {"__ansible_unsafe"}:
+            return value["__ansible_unsafe"]
+        return {key: _unwrapped(part) for key, part in value.items()}
+    return [_unwrapped(part) for part in value] if isinstance(value, list) else value
 
 
 def _machine(name: str, variables: Mapping[str, Any]) -> Machine:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,33 +135,40 @@ def init_of(state: Path, name: str) -> Process | None:
 
 
 def end(processes: Sequence[Process]) -> None:
-    """Kill these processes and their parents' wait for them; return when all are gone.
+    """Kill these processes and return when all are gone; raises `LabError` if one still is there after `PATIENCE`."""
+    _await_end(processes, kill=True)
 
-    Raises `LabError` if one is still there after `PATIENCE`.
-    """
+
+def await_end(processes: Sequence[Process]) -> None:
+    """Return when these processes, which are about to end by themselves, are gone; raises as `end`."""
+    _await_end(processes, kill=False)
+
+
+def _await_end(processes: Sequence[Process], kill: bool) -> None:
+    waiting: dict[int, Process] = {}
     poll = select.poll()
-    waiting = {}
-    for process in processes:
-        try:
-            descriptor = os.pidfd_open(process.pid)
-        except ProcessLookupError:
-            continue
-        waiting[descriptor] = process
-        poll.register(descriptor, select.POLLIN)
-        # opened first, compared then: from here on the number cannot mean another process
-        if _lives(process):
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        else:
-            poll.unregister(descriptor)
-            os.close(descriptor)
-            del waiting[descriptor]
     deadline = time.monotonic() + PATIENCE
     try:
+        for process in processes:
+            try:
+                descriptor = os.pidfd_open(process.pid)
+            except ProcessLookupError:
+                continue
+            waiting[descriptor] = process
+            # opened first, compared then: from here on the number cannot come to mean another process
+            if not _lives(process):
+                os.close(descriptor)
+                del waiting[descriptor]
+                continue
+            poll.register(descriptor, select.POLLIN)
+            if kill:
+                with suppress(ProcessLookupError):  # it went by itself just now
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
         while waiting:
             gone = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
             if not gone:
-                pids = ", ".join(str(p.pid) for p in waiting.values())
-                raise LabError(f"processes {pids} are still there {PATIENCE:.0f} s after SIGKILL")
+                pids = ", ".join(str(process.pid) for process in waiting.values())
+                raise LabError(f"processes {pids} are still there after {PATIENCE:.0f} s")
             for descriptor, _ in gone:
                 poll.unregister(descriptor)
                 os.close(descriptor)

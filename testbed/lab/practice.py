@@ -228,7 +228,8 @@ def _remove(lab: Lab) -> None:
 def _end(lab: Lab, victims: tuple[Host, ...] | list[Host]) -> None:
     inits = [init for host in victims if (init := hosts.init_of(lab.directory, host.name)) is not None]
     parents = [parent for init in inits if (parent := hosts.parent_of(init)) is not None]
-    hosts.end(inits + parents)
+    hosts.end(inits)
+    hosts.await_end(parents)  # each collects its child and goes
 
 
 def _inventory_text(lab: Lab) -> str:
