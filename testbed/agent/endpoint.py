@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import sys
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -70,6 +71,7 @@ class Endpoint:
         self._listener.bind(NAME)
         self._listener.listen(128)
         self._connections: Dict[int, _Connection] = {}
+        self._full = False
         self._poll = select.poll()
         self._poll.register(self._listener, select.POLLIN)
         self._end_read, self._end_write = os.pipe()
@@ -102,10 +104,17 @@ class Endpoint:
         self._listener.close()
 
     def _accept(self) -> None:
-        with suppress(OSError):  # it went away meanwhile
+        try:
             accepted, _ = self._listener.accept()
-            self._connections[accepted.fileno()] = _Connection(accepted)
-            self._poll.register(accepted, select.POLLIN)
+        except ConnectionAbortedError:
+            return
+        except OSError as error:  # no descriptor is free: whoever knocks waits until another call ends
+            print(f"cannot take one more command: {error}", file=sys.stderr)  # noqa: T201  the agent's log
+            self._poll.unregister(self._listener)
+            self._full = True
+            return
+        self._connections[accepted.fileno()] = _Connection(accepted)
+        self._poll.register(accepted, select.POLLIN)
 
     def _hear(self, fd: int) -> None:
         """Take in what a connection sent; its end is the end of its call."""
@@ -143,6 +152,9 @@ class Endpoint:
         if connection.call is not None:
             connection.call.hang_up()
         connection.socket.close()
+        if self._full:
+            self._full = False
+            self._poll.register(self._listener, select.POLLIN)
 
 
 def _parse(raw: bytearray) -> Optional[Tuple[List[str], bytes]]:

@@ -11,10 +11,10 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import IO, Any, Dict, Iterator, List, Optional, Sequence
 
 from testbed.agent import environment, process
-from testbed.agent.answer import BUSY, ETCD, Trouble, write_all
+from testbed.agent.answer import BUSY, ETCD, Trouble
 from testbed.agent.endpoint import Call, Endpoint
 from testbed.agent.lifecycle import Flagged, Lifecycle, Lost, Message, Served, Told
 from testbed.agent.outbox import Outbox
@@ -36,7 +36,7 @@ PACK_PATIENCE = 600.0
 """Seconds that packing the results may take; after that they are left to be packed when they are collected."""
 
 
-def serve(plan: Plan, workspace: Workspace, archive: str, go: int, told: int) -> int:
+def serve(plan: Plan, workspace: Workspace, archive: str, go: int, told: IO[bytes]) -> int:
     """Be the node's agent: join the run, say so on ``told``, live, and end; gives the process's exit code.
 
     Nothing of the run begins before a byte comes on ``go``; when that closes without one the agent ends. Raises Trouble
@@ -49,18 +49,19 @@ def serve(plan: Plan, workspace: Workspace, archive: str, go: int, told: int) ->
     environment.furnish(plan, workspace)
     node = Node(plan, workspace, archive, inbox)
     try:
-        if not node.join(go):
-            return 1
-        write_all(told, json.dumps({"ok": True, **node.identity}).encode())
-        os.close(told)
-        node.live(started)
-    except (StoreError, ValueError) as error:
-        places = ", ".join(plan.access.endpoints)
-        advice = f"let this machine reach {places}: mind firewalls, or name another address with --etcd-advertise"
-        raise Trouble(ETCD, str(error), advice) from error
+        try:
+            joined = node.join(go)
+        except StoreError as error:
+            places = ", ".join(plan.access.endpoints)
+            advice = f"let this machine reach {places}: mind firewalls, or name another address with --etcd-advertise"
+            raise Trouble(ETCD, str(error), advice) from error
+        if joined:
+            told.write(json.dumps({"ok": True, **node.identity}).encode())
+            told.close()
+            node.live(started)
     finally:
         node.leave()
-    return 0
+    return 0 if joined else 1
 
 
 class Node:

@@ -53,7 +53,7 @@ class Outbox:
         """Number an event and write it to the journal; what is given back is still to be sent."""
         with self._lock:
             text = encode(kind(at=time.time(), node=self._node, **fields))
-            operation = Put(self._keys.event(self._node, self._sequence), text.encode("utf-8", "surrogateescape"))
+            operation = Put(self._keys.event(self._node, self._sequence), text.encode("utf-8", "replace"))
             self._sequence += 1
             broken = self._append(operation.value + b"\n")
         if broken:

@@ -6,7 +6,9 @@ import io
 import json
 import os
 import select
+import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any, Dict, List, Optional, cast
 
@@ -130,7 +132,7 @@ def _detach(plan: Plan, workspace: Workspace, archive: str, supply: Supply, held
     if pid == 0:
         os.close(go_write)
         os.close(told_read)
-        _become_agent(plan, workspace, archive, held, go_read, told_write)
+        _become_agent(plan, workspace, archive, held, go_read, os.fdopen(told_write, "wb", 0))
     os.close(go_read)
     os.close(told_write)
     os.close(held)
@@ -143,8 +145,12 @@ def _detach(plan: Plan, workspace: Workspace, archive: str, supply: Supply, held
         write_all(go_write, b"g")
     except BrokenPipeError:
         pass  # it has ended already, and has said why
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
     finally:
-        os.close(go_write)  # without the word the agent ends
+        os.close(go_write)
     answer = _hear(told_read, pid)
     if not answer.pop("ok"):
         os.waitpid(pid, 0)
@@ -163,7 +169,7 @@ def _hear(fd: int, pid: int) -> Dict[str, Any]:
     raw = b""
     while True:
         if not select.select([fd], [], [], ANSWER_PATIENCE)[0]:
-            os.kill(pid, 9)
+            os.kill(pid, signal.SIGKILL)
             return Trouble(BUG, f"the agent did not say within {ANSWER_PATIENCE:g} s whether it is up").as_answer()
         piece = os.read(fd, 65536)
         if not piece:
@@ -174,21 +180,19 @@ def _hear(fd: int, pid: int) -> Dict[str, Any]:
     return dict(json.loads(raw))
 
 
-def _become_agent(plan: Plan, workspace: Workspace, archive: str, held: int, go: int, told: int) -> None:
+def _become_agent(plan: Plan, workspace: Workspace, archive: str, held: int, go: int, told: IO[bytes]) -> None:
     """In the child: leave the connection behind, be the agent, never return."""
     code = 70
     try:
         os.setsid()
-        os.umask(0o077)
         null = os.open(os.devnull, os.O_RDWR)
         log = os.open(workspace.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         for fd, to in ((null, 0), (log, 1), (log, 2)):
             os.dup2(fd, to)
-        first = 3  # an open end of the connection would keep it from closing
-        for fd in sorted((held, go, told)):
-            os.closerange(first, fd)
-            first = fd + 1
-        os.closerange(first, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 1 << 16 else 1 << 16)
+        for fd in (int(name) for name in os.listdir("/proc/self/fd")):
+            if fd > 2 and fd not in (held, go, told.fileno()):
+                with suppress(OSError):  # the descriptor of the listing itself
+                    os.close(fd)  # an open end of the connection would keep it from closing
         from testbed.agent.node import serve
 
         code = serve(plan, workspace, archive, go, told)
@@ -207,11 +211,12 @@ def _become_agent(plan: Plan, workspace: Workspace, archive: str, held: int, go:
         os._exit(code)
 
 
-def _tell(fd: int, trouble: Trouble) -> None:
-    try:
-        write_all(fd, json.dumps(trouble.as_answer()).encode())
-    except OSError:
-        print(f"{trouble.cause}: {trouble.reason}", file=sys.stderr)  # noqa: T201  the agent's log
+def _tell(told: IO[bytes], trouble: Trouble) -> None:
+    """Say what went wrong to whoever started the agent, and to the log."""
+    print(f"{trouble.cause}: {trouble.reason}", file=sys.stderr)  # noqa: T201  the agent's log
+    if not told.closed:
+        with suppress(BrokenPipeError):
+            told.write(json.dumps(trouble.as_answer()).encode())
 
 
 __all__ = ["ETCD", "PATIENCE", "Header", "Supply", "start"]

@@ -72,13 +72,16 @@ class RunPlan:
 
     @property
     def groups(self) -> dict[str, list[str]]:
-        """The Ansible groups that the deployment makes: configurations, and nodes with a count."""
-        groups: dict[str, list[str]] = {}
+        """The Ansible groups that the deployment makes: configurations, and nodes with a count.
+
+        A configuration that has the name of the one node that carries it makes none: to Ansible both would be one name.
+        """
+        groups: dict[str, dict[str, None]] = {}
         for plan in self.nodes:
             node = plan.node
             for group in (*node.configurations, *((node.group,) if node.counted else ())):
-                groups.setdefault(group, []).append(node.name)
-        return groups
+                groups.setdefault(group, {})[node.name] = None
+        return {group: list(nodes) for group, nodes in groups.items() if list(nodes) != [group]}
 
 
 def step_name(target: str, configuration: str, step: str) -> str:

@@ -118,7 +118,10 @@ def _who(kind: str) -> str:
 
 
 def _dump(data: Any) -> str:
-    """YAML as people write it: block style, keys in order, scripts as literal blocks."""
+    """YAML as people write it: block style, keys in order, scripts as literal blocks.
+
+    Characters beyond ASCII are escaped: PyYAML and libyaml disagree on some of them.
+    """
     import yaml
 
     class Dumper(yaml.SafeDumper):
@@ -130,7 +133,7 @@ def _dump(data: Any) -> str:
 
     Dumper.add_representer(str, text)
     Dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
-    return yaml.dump(_plain(data), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110)
+    return yaml.dump(_plain(data), Dumper=Dumper, sort_keys=False, width=110)
 
 
 def _plain(data: Any) -> Any:

@@ -55,10 +55,11 @@ def tail(log: Path, begin: int) -> list[str]:
     try:
         with log.open("rb") as file:
             file.seek(max(begin, log.stat().st_size - 65536))
-            lines = file.read().decode(errors="replace").splitlines()
+            text = file.read().decode(errors="replace")
     except OSError as error:
         return [f"(no log: {error})"]
-    return [_plain(line) for line in lines[-_TAIL:]]
+    said = text.partition("\ngoroutine ")[0]  # where a Go program panics, its stacks follow, and tell nobody anything
+    return [_plain(line) for line in said.splitlines() if line.strip()][-_TAIL:]
 
 
 def _plain(line: str) -> str:

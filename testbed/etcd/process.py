@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -40,6 +41,7 @@ class BoundProcess:
 
     def __init__(self, arguments: Sequence[str], directory: Path, log: Path, environment: Mapping[str, str]) -> None:
         self._ready = _listen(directory)
+        self._gone, self._alive = socket.socketpair()  # one end is closed when the program has ended
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[int], None]] = []
         self._ended = False
@@ -57,7 +59,7 @@ class BoundProcess:
             self._process = launched.result()
         except OSError:
             self._thread.join()
-            self._ready.close()
+            self._close()
             raise
         except BaseException:  # interrupted before the child was known
             launched.add_done_callback(_kill)
@@ -75,12 +77,11 @@ class BoundProcess:
 
     def wait_ready(self, timeout: float) -> bool:
         """Wait until the program says that it is ready; False if it ended or stayed silent for that many seconds."""
-        self._ready.settimeout(timeout)
-        try:
-            # nothing comes from a socket that was shut down: the program has ended
-            return b"READY=1" in self._ready.recv(4096)
-        except TimeoutError:
-            return False
+        poll = select.poll()
+        poll.register(self._ready, select.POLLIN)
+        poll.register(self._gone, select.POLLIN)
+        events = dict(poll.poll(timeout * 1000))
+        return self._ready.fileno() in events and b"READY=1" in self._ready.recv(4096)
 
     def on_exit(self, callback: Callable[[int], None]) -> None:
         """Call ``callback`` with the exit code when the process ends (at once if it has), in the waiting thread."""
@@ -97,7 +98,11 @@ class BoundProcess:
         if self._thread.is_alive():
             self._process.kill()
             self._thread.join()
-        self._ready.close()
+        self._close()
+
+    def _close(self) -> None:
+        for end in (self._ready, self._gone, self._alive):
+            end.close()
 
     def _live(
         self,
@@ -123,7 +128,7 @@ class BoundProcess:
             return
         launched.set_result(process)
         process.wait()
-        self._ready.shutdown(socket.SHUT_RDWR)
+        self._alive.close()
         with self._lock:
             self._ended = True
             callbacks = tuple(self._callbacks)

@@ -63,7 +63,7 @@ class Cleaning:
             scratch / "bursts",
             scratch,
             environment_of(self.options),
-            forks_for(len(nodes)),
+            len(nodes),
         )
         answers: dict[str, TaskResult] = {}
         try:

@@ -186,8 +186,9 @@ def find(name: str) -> RunDirectory:
         return list(runs.values())[-1]
     if name in runs:
         return runs[name]
-    if name and (os.sep in name or name in (".", "..")) and Path(name).is_dir():
-        directory = RunDirectory(Path(name).resolve())
+    path = Path(name)
+    if name and path.is_dir() and (os.sep in name or name in (".", "..") or (path / _MARKER).is_file()):
+        directory = RunDirectory(path.resolve())
         _ = directory.run
         return directory
     matches = [run for run in runs if name and run.startswith(name)]

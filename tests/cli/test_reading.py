@@ -131,13 +131,14 @@ def test_list(call: Call, record: Record, tmp_path: Path) -> None:
     assert [line.split()[-1] for line in lines] == ["VERDICT", "failed", "passed"]
 
 
-def test_a_run_is_found_by_name(record: Record, tmp_path: Path) -> None:
+def test_a_run_is_found_by_name(record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The id, a unique beginning, a path and `last` name a run; all else is answered with what was meant."""
     one = record("pass", "hello-20261121-023122-7f3a")
     two = record("pass", "hello-20261121-023123-0000", tmp_path / "two")
     for name in ("hello-20261121-023122-7f3a", "hello-20261121-023122", str(one.path)):
         assert find(name) == one
-    for name in ("last", str(tmp_path / "two"), "hello-20261121-023123"):
+    monkeypatch.chdir(tmp_path)
+    for name in ("last", str(tmp_path / "two"), "two", "./two", "hello-20261121-023123"):
         assert find(name).path == two.path
     with pytest.raises(UsageError, match="beginning of 2 runs") as caught:
         find("hello")
