@@ -110,6 +110,7 @@ def test_disorder_is_survived(events: list[ev.Event]) -> None:
         },
     )
 )
+@settings(deadline=None)
 def test_a_forged_cause_cannot_pass(cause: dict[str, object]) -> None:
     """Whatever a node writes into the abort flag's cause, an aborted run is not passed."""
     events = stream("pass")
