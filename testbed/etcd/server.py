@@ -57,10 +57,11 @@ _NO_FSYNC, _NO_FSYNC_SINCE = "--unsafe-no-fsync", (3, 4, 23)
 
 @dataclass(frozen=True, slots=True)
 class _Listening:
-    """A started server, what it was started with, and where."""
+    """A started server, its port, and the byte of the log where it began."""
 
     process: BoundProcess
     port: int
+    log_begin: int
 
 
 class EmbeddedServer:
@@ -217,7 +218,7 @@ class EmbeddedServer:
         process = BoundProcess(self._arguments(home, port), home, self.log, _environment())
         try:
             if process.wait_ready(START_TIMEOUT):
-                self._server = _Listening(process, port)
+                self._server = _Listening(process, port, begin)
                 return None
         except BaseException:
             process.stop(0)
@@ -287,7 +288,7 @@ class EmbeddedServer:
         advice = f"Its log is {self.log}."
         if exit_code == -signal.SIGKILL:
             advice += " A kill that nobody sent comes from the kernel when memory runs out: see `dmesg`."
-        return LabError(with_log(message, tail(self.log, 0)), help=advice)
+        return LabError(with_log(message, tail(self.log, self._running().log_begin)), help=advice)
 
     def _refusal(self, error: OSError) -> LabError:
         cause, advice = explain([os.strerror(error.errno or errno.EIO)], str(error))
