@@ -36,7 +36,14 @@ def free_subnet() -> ipaddress.IPv4Network:
 
 def lay(bridge: str, address: str, cables: Mapping[str, int]) -> None:
     """Make the bridge with ``address`` (with prefix) and a cable to the network namespace of each process."""
-    lines = [f"link add {bridge} type bridge", f"address add {address} dev {bridge}", f"link set {bridge} up"]
+    # a bridge without a hardware address of its own takes a port's, and another one when that port goes: every host
+    # would lose the controller for seconds whenever one of them is killed
+    hardware = "02:" + ":".join(_digest(bridge)[i : i + 2] for i in (0, 2, 4, 6)) + ":01"
+    lines = [
+        f"link add {bridge} address {hardware} type bridge",
+        f"address add {address} dev {bridge}",
+        f"link set {bridge} up",
+    ]
     for cable, pid in cables.items():
         lines += [f"link add {cable} type veth peer name eth0 netns {pid}", f"link set {cable} master {bridge} up"]
     _batch(lines)

@@ -276,3 +276,14 @@ def test_never_kills_a_stranger(tmp_path: Path) -> None:
     finally:
         stranger.kill()
         stranger.wait()
+
+
+@lab_test
+def test_death_of_a_host_leaves_the_controller_its_place(make_lab: Callable[..., practice.Lab]) -> None:
+    """The controller keeps its hardware address when hosts die; else the others lose it until their tables age."""
+    lab = make_lab(3)
+    address = Path(f"/sys/class/net/{lab.bridge}/address")
+    before = address.read_text()
+    for host in lab.hosts:
+        practice.kill(lab, host.name)
+        assert address.read_text() == before
