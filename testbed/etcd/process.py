@@ -35,8 +35,8 @@ class BoundProcess:
     """A program in its own session, so that Ctrl-C does not reach it; killed by the kernel when this process dies.
 
     The program runs in ``directory``, which must be its own, with ``environment`` as its whole environment, and writes
-    stdout and stderr to the end of ``log``. It must speak systemd's readiness protocol (etcd does): ``READY=1`` to ``NOTIFY_SOCKET``.
-    Raises OSError if it cannot be started.
+    stdout and stderr to the end of ``log``. It must speak systemd's readiness protocol, as etcd does (``READY=1`` to
+    ``NOTIFY_SOCKET``). Raises OSError if it cannot be started.
     """
 
     def __init__(self, arguments: Sequence[str], directory: Path, log: Path, environment: Mapping[str, str]) -> None:
