@@ -12,7 +12,7 @@ from testbed.agent.plan import Plan, PlannedStep
 from testbed.agent.workspace import Workspace, write_file
 
 SHEBANG_LIMIT = 120
-"""Bytes that a ``#!`` line may have everywhere."""
+"""Bytes that an interpreter's path may have in a ``#!`` line; older kernels cut the line at 127."""
 
 
 def common(plan: Plan, workspace: Workspace, archive: str) -> Dict[str, str]:
@@ -63,21 +63,23 @@ def furnish(plan: Plan, workspace: Workspace) -> None:
         "parameters": plan.parameters,
     }
     write_file(workspace.topology, json.dumps(topology, indent=1, ensure_ascii=False) + "\n")
-    write_file(workspace.own("bin", "testbed"), interpreter_line(sys.executable) + _client_source(), 0o700)
+    install_client(sys.executable, workspace.own("bin"))
 
 
-def interpreter_line(python: str) -> str:
-    """What makes a Python script a program run by ``python``.
+def install_client(python: str, folder: str) -> None:
+    """Write the command ``testbed``, run by ``python``, into ``folder``; raises OSError.
 
-    A ``#!`` line takes neither spaces nor long paths; then a shell reads two lines that Python takes for a string.
+    A ``#!`` line takes neither spaces nor long paths; then a shell of two lines runs the script beside it.
     """
-    if len(os.fsencode(python)) < SHEBANG_LIMIT - 8 and not re.search(r"\s", python):
-        return f"#!{python} -IS\n"
-    quoted = "'" + python.replace("'", "'\"'\"'") + "'"
-    return f"#!/bin/sh\n''':'\nexec {quoted} -IS \"$0\" \"$@\"\n'''\n"
-
-
-def _client_source() -> str:
     import pkgutil
 
-    return (pkgutil.get_data("testbed.agent", "client.py") or b"").decode()
+    source = (pkgutil.get_data("testbed.agent", "client.py") or b"").decode()
+    command = os.path.join(folder, "testbed")
+    if len(os.fsencode(python)) < SHEBANG_LIMIT and not re.search(r"\s", python):
+        write_file(command, f"#!{python} -IS\n{source}", 0o700)
+        return
+    import shlex
+
+    write_file(command + ".py", source)
+    line = f"exec {shlex.quote(python)} -IS {shlex.quote(command + '.py')}"
+    write_file(command, f'#!/bin/sh\n{line} "$@"\n', 0o700)

@@ -15,6 +15,7 @@ from typing import IO, Any, Dict, Iterator, List, Optional, Sequence
 
 from testbed.agent import environment, process
 from testbed.agent.answer import BUSY, ETCD, Trouble
+from testbed.agent.endpoint import NAME as ENDPOINT
 from testbed.agent.endpoint import Call, Endpoint
 from testbed.agent.lifecycle import Flagged, Lifecycle, Lost, Message, Served, Told
 from testbed.agent.outbox import Outbox
@@ -132,6 +133,7 @@ class Node:
         )
         verdict, reason = lifecycle.run()
         endpoint.close()
+        os.unlink(self._workspace.own(ENDPOINT))
         self._waits.end_all("gone")
         ended = self._outbox.record(NodeEnded, verdict=verdict, reason=reason)
         self._pack()
