@@ -92,7 +92,7 @@ class Connection:
         try:
             _tune(plain)
             host = endpoint.host.partition("%")[0]
-            self._socket: socket.socket = tls.wrap_socket(plain, server_hostname=host) if endpoint.tls else plain
+            self._socket: socket.socket = _secure(plain, tls, host) if endpoint.tls else plain
         except BaseException:
             plain.close()
             raise
@@ -112,7 +112,11 @@ class Connection:
 
     def _read_head(self) -> int:
         while True:
-            parts = self._line().split(None, 2)
+            first = self._file.readline(65536)
+            if not first:
+                hint = "" if self.endpoint.tls else " (does it want https?)"
+                raise Broken(f"the connection was closed without an answer{hint}")
+            parts = first.split(None, 2)
             if len(parts) < 2 or not parts[0].startswith(b"HTTP/1.") or not parts[1].isdigit():
                 raise Broken("the answer is no HTTP")
             headers: dict[str, str] = {"version": parts[0].decode("latin-1")}
@@ -192,6 +196,16 @@ class Connection:
             self._file.close()
         finally:
             self._socket.close()
+
+
+def _secure(plain: socket.socket, tls: Any, host: str) -> socket.socket:
+    try:
+        secured: socket.socket = tls.wrap_socket(plain, server_hostname=host)
+    except OSError as error:
+        if isinstance(error, ConnectionResetError) or "EOF" in str(error):
+            raise Broken("the connection was closed in the TLS handshake (does it want http?)") from error
+        raise
+    return secured
 
 
 def _tune(plain: socket.socket) -> None:

@@ -67,6 +67,7 @@ class EtcdProcess:
         """Start it (again, on the same data and port) and return once it serves."""
         self.port = self.port or _free_port()
         command = [
+            "setpriv", "--pdeathsig", "KILL",  # a test run that is killed leaves no server behind
             self.binary, "--data-dir", "data", "--listen-client-urls", self.url, "--advertise-client-urls", self.url,
             "--listen-peer-urls", "unix://localhost:1", "--initial-advertise-peer-urls", "unix://localhost:1",
             "--initial-cluster", "default=unix://localhost:1", "--heartbeat-interval", "10",
