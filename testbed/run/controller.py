@@ -7,9 +7,10 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,8 +21,9 @@ from testbed.coord.feed import Feed
 from testbed.coord.gateway import connect
 from testbed.coord.keys import RunKeys
 from testbed.coord.scope import Scope
+from testbed.coord.sender import Sender
 from testbed.coord.session import Session
-from testbed.coord.store import Change, Put, StoreError
+from testbed.coord.store import Change, Put, Store, StoreError
 from testbed.errors import LabError, TestbedError
 from testbed.report.state import RunState, fold
 from testbed.report.verdict import BUG, Judgement, judge
@@ -38,6 +40,9 @@ from testbed.run.scopes import EtcdChoice, OpenScope, etcd_scope
 
 CONTROLLER = "controller"
 """How the controller signs flags."""
+
+WRITER = "-"
+"""How the controller signs its events; no node is called so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +78,7 @@ def execute(request: Request, directory: RunDirectory, listener: Listener) -> Ou
         try:
             _announce(journal, plan)
             freeze(directory, plan)
-            _do(request, directory, journal)
-            state, judgement = _judge(journal)
-            verdict, code = judgement.verdict, judgement.exit_code
-            reason = judgement.first_cause.reason if judgement.first_cause else ""
+            _do(request, directory, journal, began)
         except TestbedError as error:
             journal.say(events.RunEnded, verdict=events.ERROR, exit_code=error.exit_code, reason=error.message,
                         duration=_since(began))  # fmt: skip
@@ -89,7 +91,6 @@ def execute(request: Request, directory: RunDirectory, listener: Listener) -> Ou
             shutil.rmtree(directory.private, ignore_errors=True)
             with suppress(OSError):  # not there, or not empty: then the report says which results are missing
                 directory.workspaces.rmdir()
-        journal.say(events.RunEnded, verdict=verdict, exit_code=code, reason=reason, duration=_since(began))
         state = fold(journal.recorded)
     judgement = judge(state)
     write_outcome(directory, state, judgement, request.junit)
@@ -109,7 +110,7 @@ def _announce(journal: Journal, plan: RunPlan) -> None:
         )  # fmt: skip
 
 
-def _do(request: Request, directory: RunDirectory, journal: Journal) -> None:
+def _do(request: Request, directory: RunDirectory, journal: Journal, began: float) -> None:
     """Everything between the plan and the last collected node."""
     plan = request.plan
     machines = {p.node.name: p.machine for p in plan.nodes}
@@ -121,39 +122,67 @@ def _do(request: Request, directory: RunDirectory, journal: Journal) -> None:
     try:
         with etcd_scope(plan.run, machines, request.etcd, directory) as scope:
             write_starts(directory, plan, scope.nodes, plan.deployment.timeout, request.timing)
-            _conduct(request, directory, journal, scope, executor)
+            _conduct(request, directory, journal, scope, executor, began)
     finally:
         executor.close()
 
 
-def _conduct(request: Request, directory: RunDirectory, journal: Journal, scope: OpenScope, executor: Executor) -> None:
-    """The part in which nodes live: watch, loop, and a last collection should the loop itself fail."""
+def _conduct(
+    request: Request, directory: RunDirectory, journal: Journal, scope: OpenScope, executor: Executor, began: float
+) -> None:
+    """The part in which nodes live: watch etcd, work the loop, judge; the controller's events go to etcd as well."""
     plan, timing = request.plan, request.timing
-    store = connect(scope.controller, timing.outage)
     keys = RunKeys(plan.run)
-    phases = Phases(plan, directory, journal)
+    store = connect(scope.controller, timing.outage)
     feed = Feed(store)
+    phases = Phases(plan, directory, journal)
     loop = Loop(plan, phases, journal, store, Scope(store, plan.run, CONTROLLER, feed), executor, timing)
-    try:
-        scope.on_lost(lambda reason: loop.inbox.put(EtcdLost(reason)))
-        session = Session(store, timing.liveness, lambda error: loop.inbox.put(EtcdLost(str(error))))
-        names = frozenset(p.node.name for p in plan.nodes)
 
-        def on_changes(changes: Sequence[Change]) -> None:
-            for sighting in watching.sightings(keys, changes, names):
-                loop.inbox.put(sighting)
+    def lose(reason: object) -> None:
+        loop.inbox.put(EtcdLost(str(reason)))
 
-        began = store.commit([Put(keys.controller, socket.gethostname().encode(), session.lease.id)]).revision
-        for span in watching.spans(keys, began):
-            feed.follow(span, on_changes, lambda error: loop.inbox.put(EtcdLost(str(error))))
+    with ExitStack() as stack:
+        stack.callback(store.close)
+        stack.callback(feed.close)
+        try:
+            scope.on_lost(lose)
+            session = Session(store, timing.liveness, lose)
+            stack.callback(session.close)
+            beginning = store.commit([Put(keys.controller, socket.gethostname().encode(), session.lease.id)]).revision
+            _watch(plan, keys, feed, loop, beginning, lose)
+        except StoreError as error:
+            raise LabError(f"etcd failed: {error}", f"see etcd.log below {directory.path}") from error
+        stack.enter_context(_mirror(journal, store, keys, lose))
         with _interruptions(loop):
             loop.run()
-        session.close()
-    except StoreError as error:
-        raise LabError(f"etcd failed: {error}", "see etcd.log in the run directory") from error
+        _end(journal, began)
+        if loop.etcd_lost:
+            store.close()  # nothing more can be written there; nothing below waits for it
+
+
+def _watch(plan: RunPlan, keys: RunKeys, feed: Feed, loop: Loop, revision: int, lose: Callable[[object], None]) -> None:
+    """Have the loop told of all that nodes write from ``revision`` on."""
+    names = frozenset(p.node.name for p in plan.nodes)
+
+    def on_changes(changes: Sequence[Change]) -> None:
+        for sighting in watching.sightings(keys, changes, names):
+            loop.inbox.put(sighting)
+
+    for span in watching.spans(keys, revision):
+        feed.follow(span, on_changes, lose)
+
+
+@contextmanager
+def _mirror(journal: Journal, store: Store, keys: RunKeys, lose: Callable[[object], None]) -> Iterator[None]:
+    """Send the controller's own events to etcd, so that a screen can attach from anywhere."""
+    sender, numbers = Sender(store, lose), count()
+    sender.start()
+    journal.mirror(lambda event: sender.send(Put(keys.event(WRITER, next(numbers)), events.encode(event).encode())))
+    try:
+        yield
     finally:
-        feed.close()
-        store.close()
+        journal.mirror(None)
+        sender.close()
 
 
 @contextmanager
@@ -182,10 +211,13 @@ def _interruptions(loop: Loop) -> Iterator[None]:
             signal.signal(caught, handler)
 
 
-def _judge(journal: Journal) -> tuple[RunState, Judgement]:
-    """The state and its judgement; a crash while judging is a bug and never a pass."""
-    state = fold(journal.recorded)
-    return state, judge(state)
+def _end(journal: Journal, began: float) -> None:
+    """Judge the run and say so; a crash while judging is a bug and never a pass."""
+    judgement = judge(fold(journal.recorded))
+    reason = judgement.first_cause.reason if judgement.first_cause else ""
+    journal.say(
+        events.RunEnded, verdict=judgement.verdict, exit_code=judgement.exit_code, reason=reason, duration=_since(began)
+    )
 
 
 def _since(began: float) -> float:

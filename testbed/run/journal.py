@@ -25,15 +25,36 @@ class Journal:
         fcntl.flock(self._file, fcntl.LOCK_EX)  # for as long as the controller lives: so others tell whether it does
         self._listener = listener
         self._lock = threading.Lock()
+        self._mirror: Callable[[Event], None] | None = None
+        self._own: list[Event] = []
         self.recorded: list[Event] = []
 
-    def record(self, event: Event) -> None:
-        """Write the event down, then tell the listener."""
+    def take(self, event: Event) -> None:
+        """Write down what a node told, then tell the listener."""
         with self._lock:
-            self._file.write(events.encode(event) + "\n")
-            self._file.flush()
-            self.recorded.append(event)
-            self._listener(event)
+            self._write(event)
+
+    def record(self, event: Event) -> None:
+        """Write down an event of the controller's own, then tell the listener and the mirror."""
+        with self._lock:
+            self._write(event)
+            self._own.append(event)
+            if self._mirror is not None:
+                self._mirror(event)
+
+    def mirror(self, mirror: Callable[[Event], None] | None) -> None:
+        """Tell ``mirror`` all of the controller's own events, those so far first; None ends that."""
+        with self._lock:
+            self._mirror = mirror
+            if mirror is not None:
+                for event in self._own:
+                    mirror(event)
+
+    def _write(self, event: Event) -> None:
+        self._file.write(events.encode(event) + "\n")
+        self._file.flush()
+        self.recorded.append(event)
+        self._listener(event)
 
     def say(self, kind: type[Event], node: str = "", **fields: Any) -> None:
         """Record an event of the controller's own, now."""

@@ -131,7 +131,7 @@ class Loop:
         self._serial: dict[str, int] = {}
         self._bursts = 0
         self._running: dict[int, Running] = {}
-        self._etcd_lost = False
+        self.etcd_lost = False
 
     def run(self) -> None:
         """Start the nodes and see them through."""
@@ -176,7 +176,7 @@ class Loop:
                 self._on_interruption(signal)
 
     def _on_event(self, event: events.Event) -> None:
-        self._journal.record(event)
+        self._journal.take(event)
         match event:
             case events.NodeStarted():
                 self._conductor.started(event.node)
@@ -256,9 +256,9 @@ class Loop:
                 self._conductor.collected(burst.nodes)
 
     def _on_etcd_lost(self, reason: str) -> None:
-        if self._etcd_lost:
+        if self.etcd_lost:
             return
-        self._etcd_lost = True
+        self.etcd_lost = True
         self._journal.say(
             events.MachineFailed, machine="etcd", cause="etcd", reason=reason, tried="the run's etcd",
             advice="see etcd.log and `testbed doctor`; the nodes are stopped and their results collected over Ansible",
