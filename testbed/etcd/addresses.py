@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from testbed.errors import LabError
 
 LOOPBACK = "127.0.0.1"
+ANY = "0.0.0.0"  # noqa: S104  listened on only where an operator advertises an address that is not this machine's
 
 _ANY_PORT = 9  # discard; nothing is sent to it
 _TAKEN = frozenset({errno.EADDRINUSE, errno.EACCES})
@@ -50,6 +51,17 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def is_own(host: str) -> bool:
+    """Whether ``host`` is an address of this machine, on which a server here can listen."""
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def url(scheme: str, host: str, port: int) -> str:

@@ -13,7 +13,7 @@ from testbed.coord.store import StoreError
 from testbed.errors import LabError
 from testbed.etcd import binary
 from testbed.etcd.access import Credentials, ExternalCluster, close_scope, connect, open_scope
-from testbed.etcd.addresses import LOOPBACK, reachable_address
+from testbed.etcd.addresses import ANY, LOOPBACK, is_own, reachable_address
 from testbed.etcd.server import EmbeddedServer
 from testbed.inventory import Machine
 from testbed.run.directory import RunDirectory
@@ -85,10 +85,12 @@ def _addresses(machines: Mapping[str, Machine], advertise: str | None) -> dict[s
 def _server(run: str, addresses: Mapping[str, str], choice: EtcdChoice, directory: RunDirectory) -> EmbeddedServer:
     found = binary.find(choice.binary)
     remote = sorted(set(addresses.values()) - {LOOPBACK})
+    # An address that is not this machine's own (a router forwards it) can't be listened on: then on all of them.
+    listen = remote if all(is_own(a) for a in remote) else [ANY]
     limit = binary.watch_limit(found.version, tls=bool(remote))
     if limit is not None and len(addresses) > limit.nodes:
         raise LabError(f"{len(addresses)} nodes are more than {found} can watch: {limit.reason}", limit.remedy)
-    return EmbeddedServer(found, directory.path / "etcd", remote, tls=bool(remote), run=run)
+    return EmbeddedServer(found, directory.path / "etcd", listen, tls=bool(remote), run=run, names=remote)
 
 
 def _enter_scope(stack: ExitStack, root: Access, run: str) -> Credentials:
