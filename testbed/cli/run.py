@@ -55,6 +55,7 @@ def etcd_choice(endpoints: str | None, binary: str | None, advertise: str | None
 def carry_out(options: Any) -> int:
     """Prepare and execute, show progress on stderr and the report on stdout; the exit code."""
     from testbed.cli.progress import progress
+    from testbed.cli.terminal import colourful
     from testbed.report.text import report_text
     from testbed.run import directory as directories
     from testbed.run.controller import execute
@@ -64,5 +65,5 @@ def carry_out(options: Any) -> int:
     directory = directories.create(request.plan.run, options.run_dir)
     with progress(sys.stderr) as show:
         outcome = execute(request, directory, show)
-    click.echo(report_text(outcome.state, outcome.judgement, directory), nl=False)
+    click.echo(report_text(outcome.state, outcome.judgement, directory, colourful(sys.stdout)), nl=False)
     return outcome.judgement.exit_code
