@@ -20,7 +20,10 @@ def playbooks(plan: RunPlan) -> dict[str, str]:
 
 
 def task_list(step: AnsibleStep) -> list[dict[str, Any]]:
-    """The step's Ansible content as tasks: facts, roles, the task file, the tasks; in that order, in one block."""
+    """The step's Ansible content as tasks: facts, roles, the task file, the tasks; in that order, in one block.
+
+    Last come the handlers that were notified: the step is over only when they have run.
+    """
     work = step.work
     inner: list[dict[str, Any]] = [_role(role) for role in work.roles]
     if work.tasks_from:
@@ -35,7 +38,7 @@ def task_list(step: AnsibleStep) -> list[dict[str, Any]]:
     if work.become is not None:
         block["become"] = work.become
     facts = [{"name": "Gathering Facts", "ansible.builtin.gather_facts": {}}] if work.gather_facts else []
-    return [*facts, block]
+    return [*facts, block, {"name": "Handlers", "ansible.builtin.meta": "flush_handlers"}]
 
 
 def _role(role: Any) -> dict[str, Any]:

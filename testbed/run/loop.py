@@ -129,6 +129,7 @@ class Loop:
         self._conductor = Conductor(self._names, plan.deployment.finalise)
         self._alarms = Alarms()
         self._serial: dict[str, int] = {}
+        self._owed: dict[tuple[int, str], int] = {}  # (serve burst, node) -> serial of the wish to answer
         self._bursts = 0
         self._running: dict[int, Running] = {}
         self.etcd_lost = False
@@ -231,7 +232,7 @@ class Loop:
             case "serve":
                 verdict = self._phases.serve(burst, task)
                 if verdict is not None:
-                    self._answer(task.node, *verdict)
+                    self._answer(burst, task.node, *verdict)
             case "collect":
                 self._phases.collect(task)
 
@@ -247,8 +248,8 @@ class Loop:
             case "serve":
                 self._conductor.served()
                 for node in burst.nodes:
-                    if self._conductor.phase(node) == SERVING and not self._conductor.aborted:
-                        self._answer(node, *self._phases.unserved(node, reason))
+                    if (burst.number, node) in self._owed and not self._conductor.aborted:
+                        self._answer(burst, node, *self._phases.unserved(burst, node, reason))
                     self._phases.close_log(burst, node)
             case "collect":
                 for node in burst.nodes:
@@ -295,7 +296,8 @@ class Loop:
             for work in self._conductor.work_due():
                 match work:
                     case Serve(wishes):
-                        self._launch(SERVE, list(wishes), {node: step for node, (_, step) in wishes.items()})
+                        burst = self._launch(SERVE, list(wishes), {node: step for node, (_, step) in wishes.items()})
+                        self._owed.update({(burst, node): serial for node, (serial, _) in wishes.items()})
                     case Collect(nodes):
                         self._launch(COLLECT, list(nodes))
         if self._alarms.deadline is not None and now >= self._alarms.deadline:
@@ -313,7 +315,8 @@ class Loop:
         for node in self._conductor.in_phase(*UNDER_WAY):
             self._lose(node, "did not end within its own limits; its agent is stopped and what it has is collected")
 
-    def _launch(self, phase: str, nodes: list[str], steps: Mapping[str, str] | None = None) -> None:
+    def _launch(self, phase: str, nodes: list[str], steps: Mapping[str, str] | None = None) -> int:
+        """Begin a burst; its number."""
         self._bursts += 1
         burst = Burst(self._bursts, phase, tuple(nodes), steps or {})
         cancelled = threading.Event()
@@ -321,6 +324,7 @@ class Loop:
         self._running[burst.number] = Running(burst, cancelled, thread, time.monotonic())
         self._journal.say(events.BurstStarted, burst=burst.number, phase=phase, nodes=nodes)
         thread.start()
+        return burst.number
 
     def _play(self, burst: Burst, cancelled: threading.Event) -> None:
         """On the burst's own thread: do it, and tell."""
@@ -332,11 +336,17 @@ class Loop:
         except Exception as error:  # noqa: BLE001  a thread that dies silently would leave the loop waiting for ever
             self.inbox.put(BurstDone(burst, None, f"{type(error).__name__}: {error}"))
 
-    def _answer(self, node: str, verdict: str, reason: str) -> None:
-        """Tell the node how its Ansible step ended."""
+    def _answer(self, burst: Burst, node: str, verdict: str, reason: str) -> None:
+        """Tell the node how its Ansible step ended: once for each burst, and not if it waits no longer for that step.
+
+        A burst lasts until its slowest node is done; meanwhile the others may stand before further steps.
+        """
+        serial = self._owed.pop((burst.number, node), None)
+        if serial is None or serial != self._serial[node]:
+            return
         self._conductor.moved_on(node)
         try:
-            answer = {"serial": self._serial[node], "verdict": verdict, "reason": reason}
+            answer = {"serial": serial, "verdict": verdict, "reason": reason}
             self._store.commit([Put(self._keys.served(node), json.dumps(answer).encode())])
         except StoreError as error:
             self.inbox.put(EtcdLost(str(error)))

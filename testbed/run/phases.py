@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,6 +21,9 @@ from testbed.run.results import unpack_results
 STEP_DONE = "Step is done"
 """The task after a node's step in the serve playbook: a node that comes to it has passed."""
 
+RECORD_LIMIT = 64 * 1024**2
+"""Bytes of a node's own record of events; a larger one is left for people to read."""
+
 NEVER_STARTED = "its agent never started"
 
 
@@ -33,14 +36,20 @@ class Phases:
         self._machines = {p.node.name: p.machine for p in plan.nodes}
         self._steps = {p.node.name: {s.name: s for s in p.ansible} for p in plan.nodes}
         self._answered: set[str] = set()
-        self._failures: dict[str, str] = {}
+        self._failures: dict[tuple[int, str], str] = {}
         self._logs: dict[tuple[int, str], TextIO] = {}
         self._archives: dict[str, Mapping[str, Any]] = {}
+        self._ended: set[str] = set()
+        self.caught_up: set[str] = set()
         self._missing: dict[str, str] = {}
 
     def ansible_steps(self, node: str) -> frozenset[str]:
         """The names of the node's Ansible steps."""
         return frozenset(self._steps[node])
+
+    def ended(self, node: str) -> None:
+        """The node has told its end: nothing of it is missing in the journal."""
+        self._ended.add(node)
 
     # --- start --------------------------------------------------------------------------------------------------
 
@@ -83,7 +92,7 @@ class Phases:
         """Log the task; the step's verdict and reason where this task decides it."""
         step = self._steps[task.node][burst.steps[task.node]]
         if task.task == STEP_DONE:
-            self._failures.pop(task.node, None)
+            self._failures.pop((burst.number, task.node), None)
             return PASSED, ""
         if task.action.endswith(("include_tasks", "include_role")) and task.outcome in (OK, SKIPPED):
             return None  # how the step is built, not what it does
@@ -98,12 +107,12 @@ class Phases:
             self._journal.record(failure)
             return ERROR, failure.reason
         if task.outcome == TASK_FAILED and not task.ignored:
-            self._failures[task.node] = f"task {task.task!r} failed: {task.message[:500]}"
+            self._failures[burst.number, task.node] = f"task {task.task!r} failed: {task.message[:500]}"
         return None
 
-    def unserved(self, node: str, output: str) -> tuple[str, str]:
+    def unserved(self, burst: Burst, node: str, output: str) -> tuple[str, str]:
         """The verdict of a step that its burst has left without reaching the end."""
-        failed = self._failures.pop(node, None)
+        failed = self._failures.pop((burst.number, node), None)
         if failed:
             return FAILED, failed
         lines = [line for line in output.splitlines() if line.strip()]
@@ -145,6 +154,8 @@ class Phases:
             except LabError as error:
                 self._journal.say(events.ResultsMissing, node, reason=error.message)
                 return
+            if node not in self._ended:
+                self._catch_up(node)
             self._journal.say(events.ResultsCollected, node, size=size, files=files)
             return
         lines = [line for line in output.splitlines() if line.strip()]
@@ -152,9 +163,36 @@ class Phases:
         known = explain(reason, self._machines[node])
         self._journal.say(events.ResultsMissing, node, reason=f"{known.reason} ({known.tried})")
 
+    def _catch_up(self, node: str) -> None:
+        """Record what the node could not tell while it lived, from its own record, if that is whole."""
+        told = list(own_events(self._directory.nodes / node / "events.jsonl", node))
+        if any(isinstance(event, events.NodeEnded) for event in told):
+            self.caught_up.add(node)
+            known = {events.encode(event) for event in self._journal.recorded if event.node == node}
+            for event in told:
+                if events.encode(event) not in known:
+                    self._journal.record(event)
+
     def abandon(self, node: str) -> None:
         """Record that the operator did not wait for the node."""
         self._journal.say(
             events.ResultsMissing, node,
             reason="the operator did not wait; its agent finalises by itself, `testbed clean` removes what it leaves",
         )  # fmt: skip
+
+
+def own_events(path: Path, node: str) -> Iterator[events.Event]:
+    """The events of ``node`` in the record that it kept itself; nothing where there is none, or one without bounds."""
+    try:
+        if path.stat().st_size > RECORD_LIMIT:
+            return
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            event = events.decode(line)
+        except events.EventError:
+            continue
+        if event.node == node:
+            yield event
