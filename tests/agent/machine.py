@@ -32,11 +32,14 @@ LIMIT = 60.0
 
 
 class Machine:
-    """Workspaces below ``root``, whose agents speak to the etcd at ``url``; `close` leaves nothing of them."""
+    """Workspaces below ``root``, whose agents speak to the etcd at ``url``; `close` leaves nothing of them.
 
-    def __init__(self, root: Path, url: str, run: str, python: str = sys.executable) -> None:
+    ``access`` may hold user, password and ca.
+    """
+
+    def __init__(self, root: Path, url: str, run: str, python: str = sys.executable, **access: str) -> None:
         self.root, self.run, self.python = root, run, python
-        self.access = Access([url], "")
+        self.access = Access([url], **{"user": "", **access})
         self.keys = RunKeys(run)
         self.store: GatewayStore = connect(self.access)
         self.scope = Scope(self.store, run, "controller")
@@ -174,9 +177,7 @@ def parse(stdout: bytes) -> tuple[dict[str, Any], bytes]:
     return json.loads(line), rest
 
 
-def step(
-    target: str, step_name: str, script: str, configuration: str = "a", kind: str = RUN, **more: Any
-) -> PlannedStep:
+def step(target: str, name: str, script: str, configuration: str = "a", kind: str = RUN, **more: Any) -> PlannedStep:
     """A step of a plan."""
     return PlannedStep(target, configuration, name, kind, script, **more)
 

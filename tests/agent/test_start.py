@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -19,7 +20,9 @@ import pytest
 from testbed.agent import archive
 from testbed.agent.plan import to_json
 from testbed.agent.workspace import is_held, read_pid
+from testbed.etcd.certificates import Authority
 from tests.agent.machine import Machine, member, step, tarball
+from tests.coord.etcd_process import DISTRO, start_server
 
 HELLO = step("test", "main", "echo hello")
 
@@ -58,8 +61,6 @@ def test_archive_is_deterministic() -> None:
 
 def test_secrets_stay_in_memory(machine: Machine) -> None:
     """What the plan holds of secrets is in no file, argument or environment of the node."""
-    import dataclasses
-
     secret = "s3cr3t-of-this-test"
     access = dataclasses.replace(machine.access, password=secret, key=secret)
     show = "env; cat /proc/$PPID/cmdline /proc/$PPID/environ | tr '\\0' '\\n'; grep -r s3cr3 . || true"
@@ -233,6 +234,24 @@ def test_client_of_an_odd_python(machine: Machine) -> None:
     lines = machine.go(machine.plan(step("test", "main", "testbed set k 'v w'; testbed get k")))
     assert lines[-1] == "node_ended passed", machine.log() + machine.output("a.test.main")
     assert machine.output("a.test.main") == "v w\n"
+
+
+def test_users_and_tls(machines: Callable[..., Machine], tmp_path: Path) -> None:
+    """Over TLS and with a password an agent does the same; with a wrong password or another CA the lab is told why."""
+    server = start_server(DISTRO, True, tmp_path)
+    try:
+        good = {"user": "root", "password": "root-secret", "ca": server.tls.authority}
+        machine = machines(server.url, **good)
+        lines = machine.go(machine.plan(step("test", "main", "testbed set k v; testbed get -b k")))
+        assert lines[-1] == "node_ended passed"
+        for bad in ({"password": "guessed"}, {"ca": Authority("other").certificate}):
+            wrong = dataclasses.replace(machine.access, **bad)
+            answer = machine.start(machine.plan(HELLO, access=wrong), workspace=str(machine.root / "x"))
+            assert (answer["ok"], answer["cause"]) == (False, "etcd")
+            assert "guessed" not in json.dumps(answer)
+            assert not (machine.root / "x").exists()
+    finally:
+        server.close()
 
 
 def test_payload_takes_text(machine: Machine) -> None:
