@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from testbed.diagnostics import Diagnostic
+
+SURROUNDINGS = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO}
+)
+"""What the system may refuse without any fault of testbed's."""
 
 
 class TestbedError(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import sys
@@ -10,15 +9,10 @@ from typing import Any
 
 import click
 
-from testbed.errors import LabError, SpecError, TestbedError
+from testbed.errors import SURROUNDINGS, LabError, SpecError, TestbedError
 
 BUG, INTERRUPTED, BROKEN_PIPE = 70, 130, 141
 """Exit codes that no command chooses: a bug in testbed, Ctrl-C, nobody reads on."""
-
-SURROUNDINGS = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO}
-)
-"""What the system may refuse without any fault of testbed's."""
 
 COMMANDS = {
     "validate": "Check a deployment spec and report every mistake.",
@@ -56,10 +50,6 @@ class Words(click.Group):
         """Import the command; None where there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
-        if cmd_name in WORDS:
-            from testbed.cli.words import command_for
-
-            return command_for(cmd_name)
         if cmd_name in WORDS:
             from testbed.cli.words import command_for
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from testbed import __version__, events
@@ -24,7 +21,7 @@ from testbed.coord.scope import Scope
 from testbed.coord.sender import Sender
 from testbed.coord.session import Session
 from testbed.coord.store import Change, Put, Store, StoreError
-from testbed.errors import LabError, TestbedError
+from testbed.errors import SURROUNDINGS, Interrupted, LabError, TestbedError
 from testbed.report.state import RunState, fold
 from testbed.report.verdict import BUG, Judgement, judge
 from testbed.run import watching
@@ -32,8 +29,10 @@ from testbed.run.bursts import AnsibleBursts, forks_for
 from testbed.run.directory import RunDirectory
 from testbed.run.executor import Executor
 from testbed.run.freeze import Timing, freeze, write_inventory, write_starts
+from testbed.run.interruptions import Interruptions
 from testbed.run.journal import Journal, Listener
-from testbed.run.loop import EtcdLost, Interruption, Loop
+from testbed.run.loop import Loop
+from testbed.run.messages import EtcdLost
 from testbed.run.outcome import write_outcome
 from testbed.run.phases import Phases
 from testbed.run.scopes import EtcdChoice, OpenScope, etcd_scope
@@ -69,32 +68,65 @@ class Outcome:
 def execute(request: Request, directory: RunDirectory, listener: Listener) -> Outcome:
     """Do the run in its (new) directory; every event goes to ``listener`` as it happens.
 
-    Returns also when the run failed. Raises `LabError` when etcd or Ansible can't be had at all, after the run
-    directory says so too.
+    Returns also when the run failed or was interrupted. Raises `LabError` where etcd, Ansible or room on the disk can't
+    be had, and what nobody foresaw as it is: after what could be was brought home, and the run directory says so too.
     """
     began = time.monotonic()
-    plan = request.plan
-    with Journal(directory.events, listener) as journal:
+    with Interruptions() as interruptions, Journal(directory.events, listener) as journal:
         try:
-            _announce(journal, plan)
-            freeze(directory, plan)
-            _do(request, directory, journal, began)
-        except TestbedError as error:
-            journal.say(events.RunEnded, verdict=events.ERROR, exit_code=error.exit_code, reason=error.message,
-                        duration=_since(began))  # fmt: skip
-            raise
+            _announce(journal, request.plan)
+            freeze(directory, request.plan)
+            _do(request, directory, journal, began, interruptions)
+        except Interrupted as error:
+            journal.say(events.FlagRaised, flag=events.ABORT, by=CONTROLLER, why=error.message,
+                        cause={"verdict": events.CANCELLED})  # fmt: skip
+            _end(journal, began)
         except Exception as error:
-            journal.say(events.RunEnded, verdict=events.ERROR, exit_code=BUG, reason=f"a bug in testbed: {error!r}",
-                        duration=_since(began))  # fmt: skip
-            raise
+            failure = _in_our_words(error, directory)
+            _record_failure(journal, failure, began)
+            _write_outcome_all_the_same(directory, journal, request.junit)
+            if failure is error:
+                raise
+            raise failure from error
         finally:
-            shutil.rmtree(directory.private, ignore_errors=True)
-            with suppress(OSError):  # not there, or not empty: then the report says which results are missing
-                directory.workspaces.rmdir()
+            interruptions.over()
+            _remove_private(directory)
         state = fold(journal.recorded)
     judgement = judge(state)
     write_outcome(directory, state, judgement, request.junit)
     return Outcome(directory, state, judgement)
+
+
+def _in_our_words(error: Exception, directory: RunDirectory) -> Exception:
+    """The error, or the one that tells a person what the system refused."""
+    if isinstance(error, OSError) and error.errno in SURROUNDINGS:
+        return LabError(
+            f"the run could not go on: {error.strerror}: {error.filename or f'a file in {directory.path}'}",
+            "make room, or choose another place with --run-dir or TESTBED_STATE_HOME",
+        )
+    return error
+
+
+def _record_failure(journal: Journal, failure: Exception, began: float) -> None:
+    """Make the failure the run's end, if that can be written at all."""
+    code, reason = BUG, f"a bug in testbed: {failure!r}"
+    if isinstance(failure, TestbedError):
+        code, reason = failure.exit_code, failure.message
+    with suppress(OSError):  # the failure itself tells of it
+        journal.say(events.RunEnded, verdict=events.ERROR, exit_code=code, reason=reason, duration=_since(began))
+
+
+def _write_outcome_all_the_same(directory: RunDirectory, journal: Journal, junit: Path | None) -> None:
+    """Write the reports of a run that failed by itself, as far as they can be; the failure is told anyway."""
+    with suppress(LabError):
+        state = fold(journal.recorded)
+        write_outcome(directory, state, judge(state), junit)
+
+
+def _remove_private(directory: RunDirectory) -> None:
+    shutil.rmtree(directory.private, ignore_errors=True)
+    with suppress(OSError):  # not there, or not empty: then the report says which results are missing
+        directory.workspaces.rmdir()
 
 
 def _announce(journal: Journal, plan: RunPlan) -> None:
@@ -110,7 +142,9 @@ def _announce(journal: Journal, plan: RunPlan) -> None:
         )  # fmt: skip
 
 
-def _do(request: Request, directory: RunDirectory, journal: Journal, began: float) -> None:
+def _do(
+    request: Request, directory: RunDirectory, journal: Journal, began: float, interruptions: Interruptions
+) -> None:
     """Everything between the plan and the last collected node."""
     plan = request.plan
     machines = {p.node.name: p.machine for p in plan.nodes}
@@ -122,39 +156,43 @@ def _do(request: Request, directory: RunDirectory, journal: Journal, began: floa
     try:
         with etcd_scope(plan.run, machines, request.etcd, directory) as scope:
             write_starts(directory, plan, scope.nodes, plan.deployment.timeout, request.timing)
-            _conduct(request, directory, journal, scope, executor, began)
+            _conduct(request, Phases(plan, directory, journal), journal, scope, executor, began, interruptions)
     finally:
         executor.close()
 
 
 def _conduct(
-    request: Request, directory: RunDirectory, journal: Journal, scope: OpenScope, executor: Executor, began: float
-) -> None:
+    request: Request, phases: Phases, journal: Journal, scope: OpenScope, executor: Executor, began: float,
+    interruptions: Interruptions,
+) -> None:  # fmt: skip
     """The part in which nodes live: watch etcd, work the loop, judge; the controller's events go to etcd as well."""
     plan, timing = request.plan, request.timing
     keys = RunKeys(plan.run)
     store = connect(scope.controller, timing.outage)
     feed = Feed(store)
-    phases = Phases(plan, directory, journal)
     loop = Loop(plan, phases, journal, store, Scope(store, plan.run, CONTROLLER, feed), executor, timing)
 
     def lose(reason: object) -> None:
         loop.inbox.put(EtcdLost(str(reason)))
 
+    def on_server_lost(reason: str) -> None:
+        lose(reason)
+        store.close()  # whoever waits for its answer need not be patient
+
     with ExitStack() as stack:
         stack.callback(store.close)
         stack.callback(feed.close)
         try:
-            scope.on_lost(lose)
+            scope.on_lost(on_server_lost)
             session = Session(store, timing.liveness, lose)
-            stack.callback(session.close)
+            stack.callback(_close_session, session)
             beginning = store.commit([Put(keys.controller, socket.gethostname().encode(), session.lease.id)]).revision
             _watch(plan, keys, feed, loop, beginning, lose)
         except StoreError as error:
-            raise LabError(f"etcd failed: {error}", f"see etcd.log below {directory.path}") from error
+            raise LabError(f"etcd failed: {error}", "see etcd.log in the run directory") from error
         stack.enter_context(_mirror(journal, store, keys, lose))
-        with _interruptions(loop):
-            loop.run()
+        with interruptions.to(loop.interrupt):
+            _see_through(loop)
         _end(journal, began)
         if loop.etcd_lost:
             store.close()  # nothing more can be written there; nothing below waits for it
@@ -185,30 +223,19 @@ def _mirror(journal: Journal, store: Store, keys: RunKeys, lose: Callable[[objec
         sender.close()
 
 
-@contextmanager
-def _interruptions(loop: Loop) -> Iterator[None]:
-    """Signals become messages of the loop while it runs; the third one ends the process as it would have."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before: dict[int, Any] = {}
-    seen = 0
-
-    def on_signal(number: int, _: FrameType | None) -> None:
-        nonlocal seen
-        seen += 1
-        loop.inbox.put(Interruption(signal.Signals(number).name))
-        if seen > 2:
-            signal.signal(number, before[number])
-
-    for number in wanted:
-        before[number] = signal.signal(number, on_signal)
+def _see_through(loop: Loop) -> None:
+    """Run the loop; if it fails, see to it that its nodes finalise and come home, then let it fail."""
     try:
-        yield
-    finally:
-        for caught, handler in before.items():
-            signal.signal(caught, handler)
+        loop.run()
+    except Exception as error:
+        for trouble in loop.rescue(repr(error)):
+            error.add_note(f"and in bringing the nodes home: {trouble!r}")
+        raise
+
+
+def _close_session(session: Session) -> None:
+    with suppress(StoreError):  # it ends with the scope; or etcd is gone, and took it along
+        session.close()
 
 
 def _end(journal: Journal, began: float) -> None:

@@ -6,8 +6,8 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from testbed import events
@@ -19,6 +19,7 @@ from testbed.errors import TestbedError
 from testbed.events import ABORT, COLLECT, ERROR, SERVE, START, TIMEOUT
 from testbed.run import watching
 from testbed.run.conductor import (
+    COLLECTING,
     ENDED,
     HOME,
     PUBLISHED,
@@ -30,9 +31,10 @@ from testbed.run.conductor import (
     Conductor,
     Serve,
 )
-from testbed.run.executor import Burst, BurstOutcome, Executor, TaskResult
+from testbed.run.executor import Burst, Executor, TaskResult
 from testbed.run.freeze import Timing
 from testbed.run.journal import Journal
+from testbed.run.messages import Alarms, BurstDone, EtcdLost, Failed, Interruption, Result, Running
 from testbed.run.phases import Phases
 
 LINGER = 0.15
@@ -43,61 +45,6 @@ UNDER_WAY = (STARTING, RUNNING, WANTING, SERVING, PUBLISHED)
 
 SLACK = 30.0
 """Seconds beyond all of a node's own limits before the controller takes it for stuck."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A task of a burst has a result."""
-
-    burst: Burst
-    task: TaskResult
-
-
-@dataclass(frozen=True, slots=True)
-class BurstDone:
-    """A burst is over; ``outcome`` is None where Ansible itself failed, for ``reason``."""
-
-    burst: Burst
-    outcome: BurstOutcome | None
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class EtcdLost:
-    """etcd is gone for good, or for longer than a run can wait."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Interruption:
-    """The operator wants it to end; ``signal`` is the signal's name."""
-
-    signal: str
-
-
-@dataclass(slots=True)
-class Alarms:
-    """The moments (monotonic seconds) at which the loop must look again without being told; None: not set."""
-
-    work: float | None = None
-    deadline: float | None = None
-    overdue: float | None = None
-
-    def next(self, now: float) -> float | None:
-        """Seconds until the first of them; None when none is set."""
-        due = [moment for moment in (self.work, self.deadline, self.overdue) if moment is not None]
-        return max(0.0, min(due) - now) if due else None
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A burst under way, on a thread of its own; ``began`` is monotonic."""
-
-    burst: Burst
-    cancelled: threading.Event
-    thread: threading.Thread
-    began: float
 
 
 class Loop:
@@ -148,8 +95,58 @@ class Loop:
                 continue
             self._take(message)
             self._decide()
+        self._end_bursts()
+
+    def interrupt(self, signal: str) -> None:
+        """Take a signal of the operator's; may be called from a signal handler."""
+        self.inbox.put(Interruption(signal))
+        if self._rescue is not None:
+            self._rescue.set()
+
+    def rescue(self, why: str) -> list[Exception]:
+        """Bring home what can be after `run` has failed, by what stands without it; gives what failed here too.
+
+        Every node that is not home yet is told to abort, and collecting it ends its agent in order.
+        """
+        self._rescue = threading.Event()
+        self._end_bursts()
+        with suppress(StoreError):
+            self._scope.raise_flag(ABORT, f"testbed failed: {why}", {"verdict": ERROR, "reason": why})
+        nodes = [node for node in self._names if self._conductor.phase(node) != HOME]
+        if not nodes:
+            return []
+        troubles: list[Exception] = []
+        output = ""
+        try:
+            burst = Burst(self._bursts + 1, COLLECT, tuple(nodes))
+            output = self._executor.run(burst, self._phases.collect, self._rescue).output
+        except Exception as error:  # noqa: BLE001  what came before it is settled all the same
+            troubles.append(error)
+        while not self.inbox.empty():
+            message = self.inbox.get()
+            if isinstance(message, watching.Recorded):
+                self._attempt(troubles, self._journal.take, message.event)
+        for node in nodes:
+            self._attempt(troubles, self._phases.settle, node, output)
+        return troubles
+
+    @staticmethod
+    def _attempt(troubles: list[Exception], work: Callable[..., object], *arguments: Any) -> None:
+        """Do a piece of a rescue; the others are done whatever becomes of it."""
+        try:
+            work(*arguments)
+        except Exception as error:  # noqa: BLE001  told by the caller beside what it was to rescue from
+            troubles.append(error)
+
+    def _cancel(self, *phases: str) -> None:
+        """Have the bursts of these phases end."""
         for running in self._running.values():
-            running.cancelled.set()
+            if running.burst.phase in phases:
+                running.cancelled.set()
+
+    def _end_bursts(self) -> None:
+        """End all bursts and wait for it."""
+        self._cancel(START, SERVE, COLLECT)
         for running in self._running.values():
             running.thread.join()
 
@@ -175,8 +172,12 @@ class Loop:
                 self._on_etcd_lost(reason)
             case Interruption(signal):
                 self._on_interruption(signal)
+            case Failed(error):
+                raise error
 
     def _on_event(self, event: events.Event) -> None:
+        if event.node in self._phases.caught_up:
+            return  # its own record was read instead
         self._journal.take(event)
         match event:
             case events.NodeStarted():
@@ -186,15 +187,14 @@ class Loop:
             case events.WaitStarted(what="finalise"):
                 self._conductor.published(event.node)
             case events.NodeEnded():
+                self._phases.ended(event.node)
                 self._conductor.ended(event.node)
 
     def _on_flag(self, flag: watching.Flagged) -> None:
         self._journal.say(events.FlagRaised, flag=flag.flag, by=flag.by, why=flag.why, cause=flag.cause)
         self._conductor.flagged(flag.flag)
         if flag.flag == ABORT:
-            for running in self._running.values():
-                if running.burst.phase == SERVE:
-                    running.cancelled.set()
+            self._cancel(SERVE)
             limit = time.monotonic() + self._own_limits()
             self._alarms.overdue = min(self._alarms.overdue or limit, limit)
 
@@ -208,7 +208,7 @@ class Loop:
         self._conductor.wanted(node, serial, step)
 
     def _on_vanished(self, node: str) -> None:
-        if self._conductor.phase(node) in (ENDED, HOME) or self._has_ended(node):
+        if self._conductor.phase(node) in (ENDED, COLLECTING, HOME) or self._has_ended(node):
             return
         reason = f"the agent's lease of {self._timing.liveness:g} s ran out: killed, or its machine or network is down"
         self._lose(node, reason)
@@ -245,6 +245,8 @@ class Loop:
             case "start":
                 for node in self._phases.unstarted(burst):
                     self._fail_machine(node, self._phases.ansible_failure(node, reason))
+                if self.etcd_lost:
+                    self._end_all(STARTING)  # their agents are up, and cannot say so
             case "serve":
                 self._conductor.served()
                 for node in burst.nodes:
@@ -264,7 +266,14 @@ class Loop:
             events.MachineFailed, machine="etcd", cause="etcd", reason=reason, tried="the run's etcd",
             advice="see etcd.log and `testbed doctor`; the nodes are stopped and their results collected over Ansible",
         )  # fmt: skip
-        for node in self._conductor.in_phase(*UNDER_WAY):
+        self._cancel(SERVE)
+        self._end_all(RUNNING, WANTING, SERVING, PUBLISHED)
+        if not any(running.burst.phase == START for running in self._running.values()):
+            self._end_all(STARTING)
+
+    def _end_all(self, *phases: str) -> None:
+        """Have the nodes in these phases collected, which ends their agents."""
+        for node in self._conductor.in_phase(*phases):
             self._conductor.ended(node)
 
     def _on_interruption(self, signal: str) -> None:
@@ -310,8 +319,7 @@ class Loop:
         self._decide()
 
     def _give_up_on_stragglers(self) -> None:
-        for running in self._running.values():
-            running.cancelled.set()
+        self._cancel(START, SERVE, COLLECT)
         for node in self._conductor.in_phase(*UNDER_WAY):
             self._lose(node, "did not end within its own limits; its agent is stopped and what it has is collected")
 
@@ -333,8 +341,8 @@ class Loop:
             self.inbox.put(BurstDone(burst, outcome))
         except TestbedError as error:
             self.inbox.put(BurstDone(burst, None, error.message))
-        except Exception as error:  # noqa: BLE001  a thread that dies silently would leave the loop waiting for ever
-            self.inbox.put(BurstDone(burst, None, f"{type(error).__name__}: {error}"))
+        except Exception as error:  # noqa: BLE001  raised again by the loop, which would wait for ever for a dead thread
+            self.inbox.put(Failed(error))
 
     def _answer(self, burst: Burst, node: str, verdict: str, reason: str) -> None:
         """Tell the node how its Ansible step ended: once for each burst, and not if it waits no longer for that step.
@@ -345,6 +353,8 @@ class Loop:
         if serial is None or serial != self._serial[node]:
             return
         self._conductor.moved_on(node)
+        if self.etcd_lost:
+            return
         try:
             answer = {"serial": serial, "verdict": verdict, "reason": reason}
             self._store.commit([Put(self._keys.served(node), json.dumps(answer).encode())])
@@ -355,6 +365,8 @@ class Loop:
         self._raise(ABORT, why, cause)
 
     def _raise(self, flag: str, why: str, cause: Mapping[str, Any]) -> None:
+        if self.etcd_lost:
+            return
         try:
             self._scope.raise_flag(flag, why, dict(cause))
         except StoreError as error:

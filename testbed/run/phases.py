@@ -171,7 +171,7 @@ class Phases:
             known = {events.encode(event) for event in self._journal.recorded if event.node == node}
             for event in told:
                 if events.encode(event) not in known:
-                    self._journal.record(event)
+                    self._journal.take(event)
 
     def abandon(self, node: str) -> None:
         """Record that the operator did not wait for the node."""

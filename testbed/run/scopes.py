@@ -60,7 +60,7 @@ def etcd_scope(
             scope = OpenScope(
                 made[LOOPBACK],
                 {node: made[address] for node, address in addresses.items()},
-                lambda lost: server.on_exit(lambda error: lost(error.message)),
+                lambda lost: server.on_exit(lambda error: lost(error.message.partition("\n")[0])),
             )
         write_access(directory.access, scope.controller)
         yield scope

@@ -1,0 +1,70 @@
+"""What a run's loop is told beside what etcd says, and what it keeps of its bursts."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from testbed.run.executor import Burst, BurstOutcome, TaskResult
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A task of a burst has a result."""
+
+    burst: Burst
+    task: TaskResult
+
+
+@dataclass(frozen=True, slots=True)
+class BurstDone:
+    """A burst is over; ``outcome`` is None where Ansible itself failed, for ``reason``."""
+
+    burst: Burst
+    outcome: BurstOutcome | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A burst's thread has failed in a way that nobody foresaw."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdLost:
+    """etcd is gone for good, or for longer than a run can wait."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """The operator wants it to end; ``signal`` is the signal's name."""
+
+    signal: str
+
+
+@dataclass(slots=True)
+class Alarms:
+    """The moments (monotonic seconds) at which the loop must look again without being told; None: not set."""
+
+    work: float | None = None
+    deadline: float | None = None
+    overdue: float | None = None
+
+    def next(self, now: float) -> float | None:
+        """Seconds until the first of them; None when none is set."""
+        due = [moment for moment in (self.work, self.deadline, self.overdue) if moment is not None]
+        return max(0.0, min(due) - now) if due else None
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A burst under way, on a thread of its own; ``began`` is monotonic."""
+
+    burst: Burst
+    cancelled: threading.Event
+    thread: threading.Thread
+    began: float
