@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -147,6 +148,8 @@ def _listen(directory: Path) -> socket.socket:
     handle = -1
     try:
         handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        with contextlib.suppress(FileNotFoundError):  # of a process that was here before
+            os.unlink(_READY_SOCKET, dir_fd=handle)
         ready.bind(f"/proc/self/fd/{handle}/{_READY_SOCKET}")
     except OSError:
         ready.close()

@@ -1,14 +1,16 @@
-"""A private etcd server for one run: started on a fresh data directory, watched, and removed with its data."""
+"""A private etcd server for one run: started on a fresh data directory, revived, and removed with its data."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import queue
 import secrets
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from testbed.etcd.access import connect
 from testbed.etcd.addresses import LOOPBACK, free_port, is_loopback, url
 from testbed.etcd.binary import Binary, text_of
 from testbed.etcd.certificates import Authority, Issued
+from testbed.etcd.command import CA, CERTIFICATE, KEY, command, environment
 from testbed.etcd.failures import PORT_TAKEN, ending, explain, tail, with_log
 from testbed.etcd.process import BoundProcess
 
@@ -30,29 +33,14 @@ START_TIMEOUT = 30.0
 STOP_GRACE = 5.0
 """Seconds between TERM and KILL; its data is thrown away, so nothing is lost by KILL."""
 
-_PEER = "unix://localhost:1"  # a server of one has no peers: a socket in its private directory instead of a TCP port
+CUT_GRACE = 1.0
+"""Seconds that a server may take to end in order when connections are cut; what it has acknowledged is kept anyway."""
+
+RESTARTS = 3
+"""How often a server that ends unasked is started again before the run does without."""
+
 _ATTEMPTS = 5
 _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104  known here in order to be treated apart
-
-_OPTIONS = (
-    # A server of one elects itself after one to two election timeouts, and nobody else can: short ones start it in
-    # 0.15 s for under 1 % of a core; 100/1000, the default, takes up to 2 s.
-    "--heartbeat-interval=20",
-    "--election-timeout=200",
-    # Passwords here are 192 random bits, which need no slow hash; at the default cost a log-in takes 57 ms of CPU.
-    "--bcrypt-cost=4",
-    # Signed tokens would all die whenever a user is added. The time to live, in seconds, slides with use.
-    "--auth-token=simple",
-    "--auth-token-ttl=3600",
-    # A watch may start at any revision of the run, so none is ever dropped.
-    "--auto-compaction-retention=0",
-    # Bytes. Far more than coordination needs; a run that loops on `set` must not fill the operator's disk.
-    "--quota-backend-bytes=2147483648",
-    "--logger=zap",
-    "--log-outputs=stderr",
-)
-# Writes need not reach the disk before they count: a crash of this machine ends the run, and its data with it.
-_NO_FSYNC, _NO_FSYNC_SINCE = "--unsafe-no-fsync", (3, 4, 23)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +50,7 @@ class _Listening:
     process: BoundProcess
     port: int
     log_begin: int
+    expected: bool = False  # its end
 
 
 class EmbeddedServer:
@@ -73,7 +62,8 @@ class EmbeddedServer:
     ``directory/etcd.log`` and stays; all else lies in a private directory beside it and goes with the server.
 
     Authentication is on when entry returns. Entry raises `LabError`, with what etcd said last. The server dies with
-    this process, however that ends.
+    this process, however that ends. If it ends unasked, it is started again on its data and its port, at most
+    ``restarts`` times; clients see a pause, and leases begin to run anew.
     """
 
     def __init__(
@@ -86,6 +76,7 @@ class EmbeddedServer:
         run: str = "",
         names: Sequence[str] = (),
         ports: Sequence[int] = (),
+        restarts: int = RESTARTS,
     ) -> None:
         if not tls and not all(is_loopback(a) for a in addresses):
             raise ValueError("an etcd server that is reached from other machines needs TLS")
@@ -105,8 +96,15 @@ class EmbeddedServer:
         self._password = secrets.token_urlsafe(24)
         self._home: Path | None = None
         self._server: _Listening | None = None
+        self._restarts_left = restarts
+        self._turn = threading.RLock()  # one start or stop at a time; guards all below
         self._stopping = False
         self._failed: LabError | None = None
+        self._tellers: list[Callable[[LabError], None]] = []
+        self._revivals: list[Callable[[str], None]] = []
+        # Every end of the process, told by the thread that waits for it: that one must end, another one restarts.
+        self._ends: queue.SimpleQueue[tuple[BoundProcess, int] | None] = queue.SimpleQueue()
+        self._guard: threading.Thread | None = None
 
     def __enter__(self) -> EmbeddedServer:
         try:
@@ -156,23 +154,97 @@ class EmbeddedServer:
         return self._access(address, user, password, issued)
 
     def on_exit(self, callback: Callable[[LabError], None]) -> None:
-        """Call ``callback`` with the reason if the server ends unasked (at once if it has), from another thread."""
+        """Call ``callback`` with the reason if the server is gone for good (at once if it is), from another thread."""
+        with self._turn:
+            if self._failed is None:
+                self._tellers.append(callback)
+                return
+        callback(self._failed)
 
-        def tell(exit_code: int) -> None:
-            if not self._stopping:
-                callback(self._failed or self._loss(exit_code))
+    def on_restart(self, callback: Callable[[str], None]) -> None:
+        """Call ``callback`` with what happened when the server ended unasked and runs again, from another thread."""
+        with self._turn:
+            self._revivals.append(callback)
 
-        self._running().process.on_exit(tell)
+    def cut(self) -> None:
+        """Cut all open connections, watches too, by a restart: whoever still has a user comes back by himself.
+
+        For a user that was deleted: etcd lets an open watch live on. Raises `LabError` if the server does not come
+        back; then it is gone for good.
+        """
+        with self._turn:
+            if self._stopping or self._failed is not None:
+                return
+            server = self._running()
+            self._server = replace(server, expected=True)
+            server.process.stop(CUT_GRACE)
+            failure = self._relaunch()
+        if failure is not None:
+            self._give_up(failure)
+            raise failure
 
     def stop(self) -> None:
         """End the server and remove its data; no error if that is done already.
 
         Raises `LabError` if the data could not be removed.
         """
-        self._stopping = True
-        if self._server is not None:
-            self._server.process.stop(STOP_GRACE)
+        with self._turn:
+            self._stopping = True
+            if self._server is not None:
+                self._server.process.stop(STOP_GRACE)
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            self._ends.put(None)
+            guard.join()
         self._remove_home()
+
+    # --- staying alive ------------------------------------------------------------------------------------------
+
+    def _watch_over(self) -> None:
+        """On a thread of its own: start the server again when it ends unasked."""
+        while True:
+            end = self._ends.get()
+            if end is None:
+                return
+            process, exit_code = end
+            with self._turn:
+                server = self._running()
+                if self._stopping or server.expected or server.process is not process:
+                    continue
+                loss = self._loss(exit_code)
+                process.stop(0)  # gives back what it held
+                failure: LabError | None = loss
+                if self._restarts_left:
+                    self._restarts_left -= 1
+                    failure = self._relaunch()
+                revivals = tuple(self._revivals)
+            if failure is not None:
+                self._give_up(loss)
+                continue
+            for tell in revivals:
+                tell(f"the run's etcd server on this machine {ending(exit_code)}; it was started again on its data")
+
+    def _relaunch(self) -> LabError | None:
+        """Start the server on the data and the port that it had; None when it is ready."""
+        server = self._running()
+        assert self._home is not None  # noqa: S101  there is no server without one
+        failure: LabError | None = None
+        for _ in range(_ATTEMPTS):
+            try:
+                failure = self._launch(self._home, server.port)
+            except OSError as error:
+                failure = self._refusal(error)
+            # A client that looks for the server in vain may for a moment have got its port as its own.
+            if failure is None or PORT_TAKEN not in failure.message:
+                break
+        return failure
+
+    def _give_up(self, loss: LabError) -> None:
+        with self._turn:
+            self._failed = loss
+            tellers, self._tellers = self._tellers, []
+        for tell in tellers:
+            tell(loss)
 
     def _running(self) -> _Listening:
         if self._server is None:
@@ -192,6 +264,7 @@ class EmbeddedServer:
                 self._own = self._authority.issue_client("controller")
             for port in self._candidates():
                 self._home = Path(tempfile.mkdtemp(prefix="etcd-", dir=self._directory))  # 0700
+                self._write_certificates(self._home)
                 failure = self._launch(self._home, port)
                 if failure is None:
                     break
@@ -202,8 +275,9 @@ class EmbeddedServer:
                 raise failure
         except OSError as error:
             raise self._refusal(error) from error
-        self._running().process.on_exit(self._note_exit)
         self._enable_authentication()
+        self._guard = threading.Thread(target=self._watch_over, name="guard of etcd", daemon=True)
+        self._guard.start()
 
     def _candidates(self) -> Iterator[int]:
         if self._ports:
@@ -215,10 +289,14 @@ class EmbeddedServer:
     def _launch(self, home: Path, port: int) -> LabError | None:
         """Start the server on that port; None when it is ready, else why it did not get so."""
         begin = self.log.stat().st_size if self.log.exists() else 0
-        process = BoundProcess(self._arguments(home, port), home, self.log, _environment())
+        clients = [url(self._scheme, address, port) for address in self._listen]
+        advertised = url(self._scheme, LOOPBACK, port)
+        arguments = command(self.binary, clients, advertised, tls=self._authority is not None)
+        process = BoundProcess(arguments, home, self.log, environment())
         try:
             if process.wait_ready(START_TIMEOUT):
                 self._server = _Listening(process, port, begin)
+                process.on_exit(lambda code: self._ends.put((process, code)))
                 return None
         except BaseException:
             process.stop(0)
@@ -228,36 +306,18 @@ class EmbeddedServer:
         said = tail(self.log, begin)
         end = f"was not ready within {START_TIMEOUT:.0f} s" if unanswered else ending(process.exit_code or 0)
         cause, advice = explain(said, f"it {end}")
-        where = " and ".join(url(self._scheme, a, port) for a in self._listen)
-        message = f"etcd {text_of(self.binary.version)} did not start at {where} on this machine: {cause}"
+        message = (
+            f"etcd {text_of(self.binary.version)} did not start at {' and '.join(clients)} on this machine: {cause}"
+        )
         return LabError(with_log(message, said), help=advice or f"Its whole log is {self.log}.")
 
-    def _arguments(self, home: Path, port: int) -> list[str]:
-        clients = ",".join(url(self._scheme, a, port) for a in self._listen)
-        arguments = [
-            str(self.binary.path),
-            "--name=run",
-            "--data-dir=data",
-            f"--listen-client-urls={clients}",
-            f"--advertise-client-urls={url(self._scheme, LOOPBACK, port)}",
-            f"--listen-peer-urls={_PEER}",
-            f"--initial-advertise-peer-urls={_PEER}",
-            f"--initial-cluster=run={_PEER}",
-            *_OPTIONS,
-        ]
-        if self.binary.version >= _NO_FSYNC_SINCE:
-            arguments.append(_NO_FSYNC)
-        if self._authority is not None:
-            issued = self._authority.issue_server(self._names)
-            for name, text in (
-                ("ca.pem", self._authority.certificate),
-                ("server.pem", issued.certificate),
-                ("server.key", issued.key),
-            ):
-                _write_private(home / name, text)
-            arguments += ["--cert-file=server.pem", "--key-file=server.key"]
-            arguments += ["--client-cert-auth", "--trusted-ca-file=ca.pem"]
-        return arguments
+    def _write_certificates(self, home: Path) -> None:
+        if self._authority is None:
+            return
+        issued = self._authority.issue_server(self._names)
+        texts = {CA: self._authority.certificate, CERTIFICATE: issued.certificate, KEY: issued.key}
+        for name, text in texts.items():
+            _write_private(home / name, text)
 
     def _enable_authentication(self) -> None:
         try:
@@ -269,7 +329,10 @@ class EmbeddedServer:
             with contextlib.closing(connect(self.root, START_TIMEOUT)) as client:
                 users = client.call("/v3/auth/user/list", {}).get("users", [])
         except StoreError as error:
-            raise self._failed or LabError(
+            exit_code = self._running().process.exit_code
+            if exit_code is not None:
+                raise self._loss(exit_code) from error
+            raise LabError(
                 f"etcd {text_of(self.binary.version)} started, but authentication could not be switched on: {error}",
                 help=f"Its log is {self.log}.",
             ) from error
@@ -278,10 +341,6 @@ class EmbeddedServer:
                 "somebody else of this machine made a user on the run's etcd server before authentication was on",
                 help="Start the run again, and see who works on this machine.",
             )
-
-    def _note_exit(self, exit_code: int) -> None:
-        if not self._stopping:
-            self._failed = self._loss(exit_code)
 
     def _loss(self, exit_code: int) -> LabError:
         message = f"the run's etcd server on this machine is gone: it {ending(exit_code)}"
@@ -305,12 +364,6 @@ class EmbeddedServer:
             raise LabError(
                 f"the data of the run's etcd server stay on this machine: {error}", f"Remove {home}."
             ) from error
-
-
-def _environment() -> dict[str, str]:
-    # etcd takes every setting from ETCD_* too, and the operator's are for another server
-    kept = ("PATH", "HOME", "TZ", "LANG", "LC_ALL", "ETCD_UNSUPPORTED_ARCH")
-    return {name: os.environ[name] for name in kept if name in os.environ}
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -21,9 +21,12 @@ from pathlib import Path
 import pytest
 from etcd_witness import ask, encode, log_in, put
 
+from testbed.coord import gateway
+from testbed.coord.keys import RunKeys
+from testbed.coord.store import Denied, Put, Span
 from testbed.coord.wire import Client
 from testbed.errors import LabError
-from testbed.etcd.access import connect
+from testbed.etcd.access import connect, open_scope
 from testbed.etcd.addresses import free_port
 from testbed.etcd.binary import Binary, watch_limit
 from testbed.etcd.certificates import Authority
@@ -170,9 +173,9 @@ def test_stop_twice_is_no_error(one_binary: Binary, tmp_path: Path) -> None:
 
 
 def test_a_server_that_dies_is_told(one_binary: Binary, tmp_path: Path) -> None:
-    """Whoever asked learns that the server ended unasked and how, also if asking late; its data still go."""
+    """Whoever asked learns that the server is gone for good and how, also if asking late; its data still go."""
     told: queue.Queue[LabError] = queue.Queue()
-    with EmbeddedServer(one_binary, tmp_path) as server:
+    with EmbeddedServer(one_binary, tmp_path, restarts=0) as server:
         assert server.failed is None
         server.on_exit(told.put)
         os.kill(server.pid, signal.SIGKILL)
@@ -183,6 +186,91 @@ def test_a_server_that_dies_is_told(one_binary: Binary, tmp_path: Path) -> None:
         server.on_exit(told.put)
         assert "SIGKILL" in told.get(timeout=60).message
     assert left_in(tmp_path) == ["etcd.log"]
+
+
+def test_a_killed_server_comes_back_with_all_it_had(server: EmbeddedServer) -> None:
+    """Killed in the middle of writes, it runs again on its port with every write done once, and says what happened."""
+    told: queue.Queue[str] = queue.Queue()
+    server.on_restart(told.put)
+    port = server.port
+    store = gateway.connect(server.root)
+    with contextlib.closing(store):
+        seen: list[bytes | None] = []
+        watch = store.watch([Span("k", "l", 1)])
+        for n in range(300):
+            if n in (100, 200):
+                os.kill(server.pid, signal.SIGKILL)
+            store.commit([Put("k", b"%d" % n)])
+        for batch in watch:
+            seen += [change.value for change in batch]
+            if batch[-1].value == b"299":
+                break
+        assert list(dict.fromkeys(seen)) == [b"%d" % n for n in range(300)]
+    assert [told.get(timeout=60), told.get(timeout=60)] == [told_of_kill()] * 2
+    assert server.port == port
+    assert server.failed is None
+    assert put(server.root, "a", "").status in (400, 403)  # authentication is on as before
+
+
+def told_of_kill() -> str:
+    """What is said of a server that was killed and came back."""
+    return "the run's etcd server on this machine was ended by SIGKILL; it was started again on its data"
+
+
+def test_a_server_that_dies_again_and_again_is_given_up(one_binary: Binary, tmp_path: Path) -> None:
+    """After so many restarts its next end is its last, and is told."""
+    revived: queue.Queue[str] = queue.Queue()
+    gone_for_good: queue.Queue[LabError] = queue.Queue()
+    with EmbeddedServer(one_binary, tmp_path, restarts=2) as server:
+        server.on_restart(revived.put)
+        server.on_exit(gone_for_good.put)
+        for _ in range(2):
+            os.kill(server.pid, signal.SIGKILL)
+            revived.get(timeout=60)
+        os.kill(server.pid, signal.SIGKILL)
+        assert "SIGKILL" in gone_for_good.get(timeout=60).message
+        assert revived.empty()
+    assert left_in(tmp_path) == ["etcd.log"]
+
+
+def test_a_server_that_cannot_come_back_is_given_up(one_binary: Binary, tmp_path: Path) -> None:
+    """Where it cannot be started again, its end is told as the cause."""
+    told: queue.Queue[LabError] = queue.Queue()
+    program = tmp_path / "program"
+    program.symlink_to(one_binary.path)
+    with EmbeddedServer(replace(one_binary, path=program), tmp_path / "etcd") as server:
+        server.on_exit(told.put)
+        program.unlink()
+        os.kill(server.pid, signal.SIGKILL)
+        assert "SIGKILL" in told.get(timeout=60).message
+
+
+def test_stopped_while_it_comes_back(one_binary: Binary, tmp_path: Path) -> None:
+    """A stop right after its death ends it all the same, and leaves nothing."""
+    with EmbeddedServer(one_binary, tmp_path) as server:
+        os.kill(server.pid, signal.SIGKILL)
+    assert gone(server.pid)
+    assert left_in(tmp_path) == ["etcd.log"]
+
+
+def test_cut_ends_the_watch_of_a_deleted_user(tls_server: EmbeddedServer) -> None:
+    """Etcd lets an open watch outlive its user; after the cut it hears no more, and everybody else goes on."""
+    with contextlib.ExitStack() as scope:
+        root = scope.enter_context(contextlib.closing(connect(tls_server.root)))
+        user = open_scope(root, "run-1")
+        access = tls_server.access_for("127.0.0.1", user.user, user.password)
+        keys = RunKeys("run-1")
+        lost = scope.enter_context(contextlib.closing(gateway.connect(access, patience=30)))
+        kept = scope.enter_context(contextlib.closing(gateway.connect(tls_server.root)))
+        lost_watch, kept_watch = iter(lost.watch([Span(*keys.span)])), iter(kept.watch([Span(*keys.span)]))
+        root.call("/v3/auth/user/delete", {"name": user.user})
+        kept.commit([Put(keys.value("a"), b"1")])
+        assert [c.value for c in next(lost_watch)] == [b"1"]  # what the cut is for
+        tls_server.cut()
+        kept.commit([Put(keys.value("a"), b"2")])
+        with pytest.raises(Denied):
+            next(lost_watch)
+        assert [c.value for batch in (next(kept_watch), next(kept_watch)) for c in batch] == [b"1", b"2"]
 
 
 def test_dies_with_a_killed_controller(binary: Binary, tmp_path: Path) -> None:
