@@ -134,8 +134,8 @@ class Machine:
         return [json.loads(e.value) for e in self.store.range(start, start + "~").entries]
 
     def lines(self) -> list[str]:
-        """All events of the node, a line each."""
-        return [describe(event) for event in self.events()]
+        """All events of the node, a line each; but not those of values, which come from threads of their own."""
+        return [describe(event) for event in self.events() if event["event"] != "value_set"]
 
     def go(self, plan: Plan, files: bytes = b"") -> list[str]:
         """Start an agent, wait for its end, and give its events."""
