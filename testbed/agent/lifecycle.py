@@ -127,6 +127,7 @@ class Lifecycle:
         self._halt: Optional[Outcome] = None  # why the node goes no further, but to finalise
         self._finalising = False
         self._lost = False
+        self.told = False  # somebody on the machine wants it to end, and waits for that
         self.verdict, self.reason = PASSED, ""
 
     def run(self) -> Tuple[str, str]:
@@ -361,6 +362,7 @@ class Lifecycle:
             self._lost = True
             self._stop_for(ERROR, f"etcd was lost: {message.reason}")
         elif isinstance(message, Told):
+            self.told = True
             if self._stop_for(ABORTED, f"the agent was told to stop ({message.signal})"):
                 self._raise_flag(ABORT, f"the agent of {self._plan.node} was told to stop ({message.signal})", {})
         elif message is None:

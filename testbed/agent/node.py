@@ -36,6 +36,9 @@ from testbed.events import ABORT, FINALISE, NodeEnded, NodeStarted, Notice
 PACK_PATIENCE = 600.0
 """Seconds that packing the results may take; after that they are left to be packed when they are collected."""
 
+LAST_WORDS = 5.0
+"""Seconds that etcd may take for the last words of an agent that was told to end."""
+
 
 def serve(plan: Plan, workspace: Workspace, archive: str, go: int, told: IO[bytes]) -> int:
     """Be the node's agent: join the run, say so on ``told``, live, and end; gives the process's exit code.
@@ -138,12 +141,14 @@ class Node:
         ended = self._outbox.record(NodeEnded, verdict=verdict, reason=reason)
         self._pack()
         self._outbox.send(ended)
-        self._outbox.close()
+        if not self._outbox.close(LAST_WORDS if lifecycle.told else None):
+            self._store.close()  # all of it is in the results, for which somebody waits
 
     def leave(self) -> None:
         """Give up the node's lease and all connections."""
         if self._session is not None:
-            self._session.close()
+            with suppress(StoreError):  # then the lease ends by itself
+                self._session.close()
         self._feed.close()
         self._store.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import Any, Callable, Type, Union
+from typing import Any, Callable, Optional, Type, Union
 
 from testbed.agent.answer import write_all
 from testbed.coord.keys import RunKeys
@@ -53,9 +53,9 @@ class Outbox:
         """Queue an operation, or something else to be done after all that is queued already."""
         self._sender.send(work)
 
-    def close(self) -> None:
-        """Send all that is queued, bounded by the store's patience, and end."""
-        self._sender.close()
+    def close(self, seconds: Optional[float] = None) -> bool:
+        """Send all that is queued, bounded by the store's patience, and end; False if that takes longer than that."""
+        return self._sender.close(seconds)
 
     def _append(self, line: bytes) -> str:
         """Write a line to the journal; the reason of the first failure, else empty."""

@@ -35,10 +35,11 @@ class Sender:
         """Queue an operation, or something else to be done after all that is queued already."""
         self._queue.put(work)
 
-    def close(self) -> None:
-        """Send all that is queued, bounded by the store's patience, and end."""
+    def close(self, seconds: Optional[float] = None) -> bool:
+        """Send all that is queued, bounded by the store's patience, and end; False if that takes longer than that."""
         self._queue.put(None)
-        self._thread.join()
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def _work(self) -> None:
         while True:
