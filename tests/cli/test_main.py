@@ -1,10 +1,9 @@
-"""The command as a whole: what it lists, what it costs, and how it fails."""
+"""The command as a whole: what it lists, and how it fails."""
 
 from __future__ import annotations
 
 import errno
 import os
-import resource
 import stat
 import subprocess
 import sys
@@ -27,21 +26,6 @@ def test_help_is_as_written_down(call: Callable[..., Result]) -> None:
     """`testbed --help` is the text in help.txt, and `-h` the same."""
     assert call("--help").output == HELP.read_text("utf-8")
     assert call("-h").output == HELP.read_text("utf-8")
-
-
-def test_help_is_cheap() -> None:
-    """`testbed --help` costs less than 0.2 s of CPU and imports none of the heavy libraries."""
-    heavy = "('ansible_runner', 'ansible', 'grpc', 'textual', 'rich', 'jinja2', 'jsonschema', 'yaml', 'cryptography')"
-    code = (
-        "import sys\nfrom testbed.cli.main import cli\n"
-        "try: cli.main(['--help'])\nexcept SystemExit: pass\n"
-        f"sys.exit(any(name in sys.modules for name in {heavy}))"
-    )
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=False)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == 0
-    assert (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime) < 0.2
 
 
 @pytest.mark.parametrize("name", COMMANDS)
