@@ -8,13 +8,13 @@ import click
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
-    r"""Print the code that completes commands in a shell.
+    """Print the code that completes commands in a shell.
 
     \b
     bash: eval "$(testbed completion bash)"                       in ~/.bashrc
     zsh:  eval "$(testbed completion zsh)"                        in ~/.zshrc
     fish: testbed completion fish > ~/.config/fish/completions/testbed.fish
-    """
+    """  # noqa: D301  click's mark needs the real character
     from click.shell_completion import BashComplete, FishComplete, ZshComplete
 
     from testbed.cli.main import cli

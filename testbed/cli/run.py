@@ -19,14 +19,14 @@ from testbed.cli.options import deployment_options, etcd_options, parameters
 @click.option("--continue-on-error", is_flag=True, help="A failed step does not abort the run.")
 @click.option("--clean-first", is_flag=True, help="Run the clean targets before all others.")
 def command(**chosen: Any) -> None:
-    r"""Run a deployment and report; the exit code is the verdict's.
+    """Run a deployment and report; the exit code is the verdict's.
 
     \b
     0 passed   1 a target failed   2 usage or spec   3 lab (machine, etcd)
     4 deadline   70 a bug in testbed   130 interrupted
 
     The first Ctrl-C aborts in order: nodes finalise, logs come home. A second one stops waiting for that.
-    """
+    """  # noqa: D301  click's mark needs the real character
     from testbed.compile.plan import WITH_CLEAN, WITHOUT_CLEAN
     from testbed.run.pipeline import Options
 
