@@ -186,6 +186,15 @@ class WaitEnded(Event):
 
 
 @dataclass(frozen=True)
+class ValueSet(Event):
+    """The node has set the users' value ``key``, of ``size`` bytes; what it holds is in the store alone."""
+
+    kind: ClassVar[str] = "value_set"
+    key: str
+    size: int
+
+
+@dataclass(frozen=True)
 class FlagRaised(Event):
     """The run's abort or finalise flag stands; ``by`` is a node or ``controller``, ``why`` a sentence."""
 
@@ -262,7 +271,7 @@ _KINDS: Mapping[str, Type[Event]] = {
     c.kind: c
     for c in (
         RunStarted, NodePlanned, BurstStarted, BurstEnded, MachineFailed, NodeStarted, StepStarted, StepEnded,
-        AnsibleWanted, AnsibleTask, WaitStarted, WaitEnded, FlagRaised, ProcessesStopped, NodeEnded, NodeLost,
+        AnsibleWanted, AnsibleTask, WaitStarted, WaitEnded, ValueSet, FlagRaised, ProcessesStopped, NodeEnded, NodeLost,
         ResultsCollected, ResultsMissing, Notice, RunEnded,
     )
 }  # fmt: skip

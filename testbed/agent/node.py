@@ -29,9 +29,9 @@ from testbed.coord.gateway import GatewayStore
 from testbed.coord.keys import RunKeys, end_of
 from testbed.coord.scope import Aborted, Cancel, Scope, WaitTimeout, read_flag
 from testbed.coord.session import Session
-from testbed.coord.store import Change, Lease, Put, Span, StoreError, Unchanged
+from testbed.coord.store import Change, Lease, Put, Span, Store, StoreError, Unchanged
 from testbed.coord.wire import Client
-from testbed.events import ABORT, FINALISE, NodeEnded, NodeStarted, Notice
+from testbed.events import ABORT, FINALISE, NodeEnded, NodeStarted, Notice, ValueSet
 
 PACK_PATIENCE = 600.0
 """Seconds that packing the results may take; after that they are left to be packed when they are collected."""
@@ -68,6 +68,18 @@ def serve(plan: Plan, workspace: Workspace, archive: str, go: int, told: IO[byte
     return 0 if joined else 1
 
 
+class _Telling(Scope):
+    """The node's scope; that it set a value is an event, so that others can tell who released whom."""
+
+    def __init__(self, store: Store, run: str, by: str, feed: Feed, outbox: Outbox) -> None:
+        super().__init__(store, run, by, feed)
+        self._outbox = outbox
+
+    def set(self, key: str, value: bytes) -> None:
+        super().set(key, value)
+        self._outbox.say(ValueSet, key=key, size=len(value))
+
+
 class Node:
     """The parts of an agent and how they are joined."""
 
@@ -81,8 +93,8 @@ class Node:
         )  # fmt: skip
         self._store = GatewayStore(self._client)
         self._feed = Feed(self._store)
-        self._scope = Scope(self._store, plan.run, plan.node, self._feed)
         self._outbox = Outbox(self._store, self._keys, plan.node, workspace.journal, lambda why: inbox.put(Lost(why)))
+        self._scope = _Telling(self._store, plan.run, plan.node, self._feed, self._outbox)
         self._waits = Waits(self._outbox, self._keys, plan.node)
         self._session: Optional[Session] = None
         self.identity: Dict[str, Any] = {

@@ -23,7 +23,7 @@ def matters(event: ev.Event) -> bool:
         return event.outcome != "met"
     if isinstance(event, ev.StepEnded):
         return event.verdict != ev.SKIPPED
-    return not isinstance(event, (ev.BurstEnded, ev.AnsibleWanted, ev.NodePlanned))
+    return not isinstance(event, (ev.BurstEnded, ev.AnsibleWanted, ev.NodePlanned, ev.ValueSet))
 
 
 def _step(event: Any) -> str:
@@ -70,6 +70,7 @@ _SAYING: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.AnsibleTask: lambda e: f"{_step(e)} task {e.task}: {e.outcome}{_because(e.message)}",
     ev.WaitStarted: _wait_started,
     ev.WaitEnded: lambda e: f"wait over, {e.outcome} ({span(e.duration)})",
+    ev.ValueSet: lambda e: f"set {e.key} ({e.size} bytes)",
     ev.FlagRaised: _flag_raised,
     ev.ProcessesStopped: _processes,
     ev.NodeEnded: lambda e: f"ended {e.verdict}{_because(e.reason)}",

@@ -212,6 +212,7 @@ class Fold:
             ev.AnsibleTask: self._ansible_task,
             ev.WaitStarted: self._wait_started,
             ev.WaitEnded: self._wait_ended,
+            ev.ValueSet: self._value_set,
             ev.FlagRaised: self._flag_raised,
             ev.ProcessesStopped: self._processes_stopped,
             ev.NodeEnded: self._node_ended,
@@ -331,6 +332,9 @@ class Fold:
         wait = node.waits.pop(event.wait, None)
         if event.outcome == "aborted" and wait is not None and not node.interrupted:
             node.interrupted = " ".join((wait.what, *wait.names))
+
+    def _value_set(self, event: ev.ValueSet) -> None:
+        self._speaking(event)
 
     def _flag_raised(self, event: ev.FlagRaised) -> None:
         flag = Flag(event.by, event.why, event.at, self.state.events, event.cause)
