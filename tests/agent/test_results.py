@@ -183,8 +183,8 @@ def test_liveness(machine: Machine) -> None:
 
 
 def test_memory(machine: Machine) -> None:
-    """An agent with all its parts at work never needs 15 MB."""
+    """An agent with all its parts at work never needs 17 MB, on any Python."""
     script = "testbed set k v; testbed get -b k; cat /proc/$(cat $TESTBED_WORKSPACE/.testbed/agent.pid)/status"
     machine.go(machine.plan(step("test", "main", script)))
     (peak,) = (line for line in machine.output("a.test.main").splitlines() if line.startswith("VmHWM"))
-    assert int(peak.split()[1]) < 15 * 1024
+    assert int(peak.split()[1]) < 17 * 1024
