@@ -14,6 +14,11 @@ from testbed.cli.options import deployment_options, etcd_options, parameters
 @click.command()
 @deployment_options
 @etcd_options
+@click.option(
+    "--shared-credentials",
+    is_flag=True,
+    help="Let all nodes work as the etcd cluster's user itself where that may not make users.",
+)
 @click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write the JUnit report there as well.")
 @click.option("--run-dir", type=click.Path(path_type=Path), metavar="DIR", help="Keep everything of the run there.")
 @click.option("--continue-on-error", is_flag=True, help="A failed step does not abort the run.")
@@ -38,18 +43,20 @@ def command(**chosen: Any) -> None:
         continue_on_error=chosen["continue_on_error"],
         targets=WITH_CLEAN if chosen["clean_first"] else WITHOUT_CLEAN,
         run_dir=chosen["run_dir"],
-        etcd=etcd_choice(chosen["etcd"], chosen["etcd_binary"], chosen["etcd_advertise"]),
+        etcd=etcd_choice(chosen["etcd"], chosen["etcd_binary"], chosen["etcd_advertise"], chosen["shared_credentials"]),
         junit=chosen["junit"],
     )
     sys.exit(carry_out(options))
 
 
-def etcd_choice(endpoints: str | None, binary: str | None, advertise: str | None) -> Any:
+def etcd_choice(
+    endpoints: str | None, binary: str | None, advertise: str | None, shared_credentials: bool = False
+) -> Any:
     """Where to coordinate, as the options and the environment say."""
     from testbed.etcd.access import external_cluster
     from testbed.run.scopes import EtcdChoice
 
-    return EtcdChoice(external_cluster(endpoints), binary, advertise)
+    return EtcdChoice(external_cluster(endpoints), binary, advertise, shared_credentials)
 
 
 def carry_out(options: Any) -> int:

@@ -8,13 +8,14 @@ import os
 import secrets
 import stat
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from testbed.agent.plan import Access
 from testbed.coord.faults import PRECONDITION, Refused
 from testbed.coord.http1 import Endpoint, parse_endpoint
-from testbed.coord.keys import RunKeys
+from testbed.coord.keys import ROOT, RunKeys
 from testbed.coord.store import Denied, StoreError, Unavailable
 from testbed.coord.wire import Client
 from testbed.errors import LabError, UsageError
@@ -24,6 +25,8 @@ from testbed.etcd.binary import Version
 ENDPOINTS = "TESTBED_ETCD"
 USER, PASSWORD, PASSWORD_FILE = "TESTBED_ETCD_USER", "TESTBED_ETCD_PASSWORD", "TESTBED_ETCD_PASSWORD_FILE"
 CA, CERTIFICATE, KEY = "TESTBED_ETCD_CA", "TESTBED_ETCD_CERT", "TESTBED_ETCD_KEY"
+
+_AT_ONCE = 8  # users that are made at a time: where the cost of hashing is etcd's default, each takes 60 ms of a core
 
 _HOW = "docs/etcd.md shows the commands."
 _LARGEST_FILE = 1024 * 1024  # bytes; nothing that is named here is larger
@@ -56,6 +59,10 @@ class Credentials:
 
     user: str
     password: str = field(repr=False)
+
+
+class MayNotMakeUsers(LabError):
+    """The cluster's user may log in, but only one with the role root may make users."""
 
 
 def connect(access: Access, patience: float | None = None) -> Client:
@@ -111,7 +118,7 @@ def open_scope(client: Client, run: str) -> Credentials:
     name = _name(run)
     password = secrets.token_urlsafe(24)
     require_authentication(client)
-    with _explained(client, f"making the user {name}"):
+    with _explained(client, f"making the user {name}", users=True):
         if name in client.call("/v3/auth/user/list", {}).get("users", []):
             raise LabError(
                 f"{_place(client)} has a user {name} already: a run of that name is under way, or was left behind",
@@ -127,18 +134,61 @@ def open_scope(client: Client, run: str) -> Credentials:
     return Credentials(name, password)
 
 
+def admit(client: Client, run: str, nodes: Sequence[str]) -> dict[str, Credentials]:
+    """Make a user for each of the run's nodes, with the rights of the run's own; raises `LabError`.
+
+    A user for each, because only so can one node's access end before the run does.
+    """
+
+    def make(node: str) -> Credentials:
+        credentials = Credentials(_name(run, node), secrets.token_urlsafe(24))
+        client.call("/v3/auth/user/add", {"name": credentials.user, "password": credentials.password})
+        client.call("/v3/auth/user/grant", {"user": credentials.user, "role": _name(run)})
+        return credentials
+
+    with (
+        _explained(client, f"making users for the nodes of {run}", users=True),
+        ThreadPoolExecutor(_AT_ONCE, "making users") as pool,
+    ):
+        return dict(zip(nodes, pool.map(make, nodes), strict=True))
+
+
+def expel(client: Client, run: str, node: str) -> None:
+    """End a node's access: it writes and reads nothing more, under a token of before neither. No error if it is gone.
+
+    etcd lets a watch live on that the node has open; see `EmbeddedServer.cut`. Raises `LabError`.
+    """
+    name = _name(run, node)
+    with _explained(client, f"removing the user {name}", users=True):
+        _drop(client, "user", name)
+
+
+def borrow_scope(client: Client, run: str) -> None:
+    """Check that the client's own user may write the run's keys, of which there are none yet; raises `LabError`."""
+    require_authentication(client)
+    with _explained(client, f"writing below {RunKeys(run).prefix}"):
+        _drop_keys(client, run)
+
+
+def return_scope(client: Client, run: str) -> None:
+    """Delete the keys of a run that had no user of its own; raises `LabError`."""
+    with _explained(client, "removing the run's keys"):
+        _drop_keys(client, run)
+
+
 def close_scope(client: Client, run: str) -> None:
-    """Delete the run's user, its role and all its keys, in that order; no error for what is gone already.
+    """Delete the run's users, its role and all its keys, in that order; no error for what is gone already.
 
     etcd lets a watch live on whose user is gone: it sees the deletion of the keys, and nothing after. Raises
     `LabError`.
     """
     name = _name(run)
-    start, end = RunKeys(run).span
-    with _explained(client, f"removing the user {name} and the run's keys"):
-        _drop(client, "user", name)
+    with _explained(client, f"removing the user {name} and the run's keys", users=True):
+        for user in client.call("/v3/auth/user/list", {}).get("users", []):
+            if user == name or user.startswith(_name(run, "")):
+                _drop(client, "user", user)
         _drop(client, "role", name)
-        client.call("/v3/kv/deleterange", {"key": _encode(start), "range_end": _encode(end)})
+        _drop_keys(client, run)
 
 
 def require_authentication(client: Client) -> None:
@@ -158,8 +208,9 @@ def require_authentication(client: Client) -> None:
         )
 
 
-def _name(run: str) -> str:
-    return f"testbed-{run}"
+def _name(run: str, node: str | None = None) -> str:
+    """The user and role of a run, or the user of one of its nodes: a dot is in the names of neither."""
+    return f"testbed-{run}" if node is None else f"testbed-{run}.{node}"
 
 
 def _encode(key: str) -> str:
@@ -170,10 +221,13 @@ def _place(client: Client) -> str:
     return "etcd at " + ", ".join(str(e) for e in client.endpoints)
 
 
+def _drop_keys(client: Client, run: str) -> None:
+    start, end = RunKeys(run).span
+    client.call("/v3/kv/deleterange", {"key": _encode(start), "range_end": _encode(end)})
+
+
 def _drop(client: Client, what: str, name: str) -> None:
     """Delete a user or a role if there is one."""
-    if name not in client.call(f"/v3/auth/{what}/list", {}).get(f"{what}s", []):
-        return
     try:
         client.call(f"/v3/auth/{what}/delete", {"name" if what == "user" else "role": name})
     except Refused as error:
@@ -182,10 +236,10 @@ def _drop(client: Client, what: str, name: str) -> None:
 
 
 class _explained(contextlib.AbstractContextManager[None]):
-    """Turns the store's errors into the lab's: what was tried where, and what to do."""
+    """Turns the store's errors into the lab's: what was tried where, and what to do; ``users``: with users or roles."""
 
-    def __init__(self, client: Client, doing: str) -> None:
-        self._client, self._doing = client, doing
+    def __init__(self, client: Client, doing: str, users: bool = False) -> None:
+        self._client, self._doing, self._users = client, doing, users
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if not isinstance(error, StoreError):
@@ -194,8 +248,14 @@ class _explained(contextlib.AbstractContextManager[None]):
             advice = "Check that it runs, that a firewall lets this machine through, and its certificates."
         elif isinstance(error, Denied) and "authentication failed" in str(error):
             advice = f"Check the user and its password: {USER}, {PASSWORD_FILE}."
+        elif isinstance(error, Denied) and self._users:
+            raise MayNotMakeUsers(
+                f"{_place(self._client)}: {self._doing} failed: {error}",
+                help=f"The user needs etcd's role root, because only that may make users; {_HOW} Where nobody gives you"
+                " that, --shared-credentials has all nodes work as that user itself.",
+            ) from error
         elif isinstance(error, Denied):
-            advice = f"The user needs etcd's role root, because only that may make users; {_HOW}"
+            advice = f"The user needs to read and write everything below {ROOT}runs/; {_HOW}"
         else:
             advice = "See the server's log."
         raise LabError(f"{_place(self._client)}: {self._doing} failed: {error}", help=advice) from error

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from testbed.coord.keys import RunKeys
 from testbed.coord.scope import Scope
 from testbed.coord.sender import Sender
 from testbed.coord.session import Session
-from testbed.coord.store import Change, Put, Store, StoreError
+from testbed.coord.store import Change, Lease, Put, Store, StoreError
 from testbed.errors import SURROUNDINGS, Interrupted, LabError, TestbedError
 from testbed.report.state import RunState, fold
 from testbed.report.verdict import BUG, Judgement, judge
@@ -154,11 +155,15 @@ def _do(
         request.ansible_environment, forks_for(len(plan.nodes)),
     )  # fmt: skip
     try:
-        with etcd_scope(plan.run, machines, request.etcd, directory) as scope:
+        with etcd_scope(plan.run, machines, request.etcd, directory, partial(_notice, journal)) as scope:
             write_starts(directory, plan, scope.nodes, plan.deployment.timeout, request.timing)
             _conduct(request, Phases(plan, directory, journal), journal, scope, executor, began, interruptions)
     finally:
         executor.close()
+
+
+def _notice(journal: Journal, message: str) -> None:
+    journal.say(events.Notice, level="warning", message=message)
 
 
 def _conduct(
@@ -170,7 +175,7 @@ def _conduct(
     keys = RunKeys(plan.run)
     store = connect(scope.controller, timing.outage)
     feed = Feed(store)
-    loop = Loop(plan, phases, journal, store, Scope(store, plan.run, CONTROLLER, feed), executor, timing)
+    loop = Loop(plan, phases, journal, store, Scope(store, plan.run, CONTROLLER, feed), executor, timing, scope.expel)
 
     def lose(reason: object) -> None:
         loop.inbox.put(EtcdLost(str(reason)))
@@ -179,14 +184,20 @@ def _conduct(
         lose(reason)
         store.close()  # whoever waits for its answer need not be patient
 
+    def appear(lease: Lease) -> int:
+        return store.commit([Put(keys.controller, socket.gethostname().encode(), lease.id)]).revision
+
+    def reappear(lease: Lease) -> None:
+        appear(lease)
+
     with ExitStack() as stack:
         stack.callback(store.close)
         stack.callback(feed.close)
         try:
             scope.on_lost(on_server_lost)
-            session = Session(store, timing.liveness, lose)
+            session = Session(store, timing.liveness, lose, reappear)
             stack.callback(_close_session, session)
-            beginning = store.commit([Put(keys.controller, socket.gethostname().encode(), session.lease.id)]).revision
+            beginning = appear(session.lease)
             _watch(plan, keys, feed, loop, beginning, lose)
         except StoreError as error:
             raise LabError(f"etcd failed: {error}", "see etcd.log in the run directory") from error

@@ -59,6 +59,7 @@ class Loop:
         scope: Scope,
         executor: Executor,
         timing: Timing,
+        expel: Callable[[str], None],
     ) -> None:
         # SimpleQueue: a signal handler may put while this same thread is inside get().
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -72,6 +73,7 @@ class Loop:
         self._keys = RunKeys(plan.run)
         self._executor = executor
         self._timing = timing
+        self._expel = expel
         self._names = [p.node.name for p in plan.nodes]
         self._conductor = Conductor(self._names, plan.deployment.finalise)
         self._alarms = Alarms()
@@ -385,6 +387,7 @@ class Loop:
 
     def _lose(self, node: str, reason: str) -> None:
         self._journal.say(events.NodeLost, node, reason=reason)
+        self._expel(node)
         self._conductor.ended(node)
 
     def _own_limits(self) -> float:

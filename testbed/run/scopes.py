@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Self
 
 from testbed.agent.plan import Access
 from testbed.coord.store import StoreError
+from testbed.coord.wire import Client
 from testbed.errors import LabError
-from testbed.etcd import binary
-from testbed.etcd.access import Credentials, ExternalCluster, close_scope, connect, open_scope
+from testbed.etcd import advisories, binary
+from testbed.etcd.access import (
+    ExternalCluster,
+    MayNotMakeUsers,
+    admit,
+    borrow_scope,
+    close_scope,
+    connect,
+    expel,
+    open_scope,
+    return_scope,
+    server_version,
+)
 from testbed.etcd.addresses import ANY, LOOPBACK, is_own, reachable_address
 from testbed.etcd.server import EmbeddedServer
 from testbed.inventory import Machine
@@ -20,50 +36,144 @@ from testbed.run.directory import RunDirectory
 from testbed.run.freeze import write_private
 
 Lost = Callable[[str], None]
-"""Called with a reason, from another thread, when the run's own server ends unasked."""
+"""Called with a reason, from another thread, when the run's own server is gone for good."""
+
+Notice = Callable[[str], None]
+"""Told, from any thread, in a sentence what the operator should know."""
 
 
 @dataclass(frozen=True, slots=True)
 class EtcdChoice:
-    """Where a run coordinates: on the lab's ``cluster``, or a server of its own, reached at ``advertise``."""
+    """Where a run coordinates: on the lab's ``cluster``, or a server of its own, reached at ``advertise``.
+
+    ``shared_credentials`` allows the cluster's user itself for all nodes where it may not make users.
+    """
 
     cluster: ExternalCluster | None = None
     binary: str | None = None
     advertise: str | None = None
+    shared_credentials: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class OpenScope:
-    """An open scope: the controller's access to it, and each node's; ``on_lost`` registers who is told of its loss."""
+    """An open scope: the controller's access to it, and each node's.
+
+    ``on_lost`` registers who is told of its loss. ``expel`` ends the access of a node, and does not wait for it.
+    """
 
     controller: Access
     nodes: Mapping[str, Access]
     on_lost: Callable[[Lost], None]
+    expel: Callable[[str], None]
 
 
 @contextmanager
 def etcd_scope(
-    run: str, machines: Mapping[str, Machine], choice: EtcdChoice, directory: RunDirectory
+    run: str, machines: Mapping[str, Machine], choice: EtcdChoice, directory: RunDirectory, notice: Notice
 ) -> Iterator[OpenScope]:
     """The run's scope while it lasts. Raises `LabError` where etcd can't be had or does not suit the run."""
     with ExitStack() as stack:
         if choice.cluster is not None:
-            cluster = choice.cluster
-            user = _enter_scope(stack, cluster.root, run)
-            access = cluster.access_for(user.user, user.password)
-            scope = OpenScope(access, dict.fromkeys(machines, access), lambda _: None)
+            scope = _on_cluster(stack, run, tuple(machines), choice.cluster, choice.shared_credentials, notice)
         else:
-            addresses = _addresses(machines, choice.advertise)
-            server = stack.enter_context(_server(run, addresses, choice, directory))
-            user = _enter_scope(stack, server.root, run)
-            made = {a: server.access_for(a, user.user, user.password) for a in {LOOPBACK, *addresses.values()}}
-            scope = OpenScope(
-                made[LOOPBACK],
-                {node: made[address] for node, address in addresses.items()},
-                lambda lost: server.on_exit(lambda error: lost(error.message.partition("\n")[0])),
-            )
+            scope = _on_own_server(stack, run, _addresses(machines, choice.advertise), choice, directory, notice)
         write_access(directory.access, scope.controller)
         yield scope
+
+
+def _on_cluster(
+    stack: ExitStack, run: str, nodes: Sequence[str], cluster: ExternalCluster, shared: bool, notice: Notice
+) -> OpenScope:
+    client = _client(stack, cluster.root)
+    _warn_of_leaks(client, notice)
+    try:
+        own = open_scope(client, run)
+    except MayNotMakeUsers as error:
+        if not shared:
+            raise
+        notice(
+            f"{error.message}; so the nodes work as {cluster.user}, and may touch what it may (--shared-credentials)"
+        )
+        borrow_scope(client, run)
+        stack.callback(_quietly, return_scope, client, run)
+        return OpenScope(cluster.root, dict.fromkeys(nodes, cluster.root), lambda _: None, lambda _: None)
+    stack.callback(_quietly, close_scope, client, run)
+    users = admit(client, run, nodes)
+    expulsions = stack.enter_context(Expulsions(client, run, lambda: None, notice))
+    return OpenScope(
+        cluster.access_for(own.user, own.password),
+        {node: cluster.access_for(u.user, u.password) for node, u in users.items()},
+        lambda _: None,
+        expulsions.expel,
+    )
+
+
+def _on_own_server(
+    stack: ExitStack, run: str, addresses: Mapping[str, str], choice: EtcdChoice, directory: RunDirectory,
+    notice: Notice,
+) -> OpenScope:  # fmt: skip
+    server = stack.enter_context(_server(run, addresses, choice, directory, notice))
+    server.on_restart(notice)
+    client = _client(stack, server.root)
+    own = open_scope(client, run)
+    users = admit(client, run, tuple(addresses))
+    made = {a: server.access_for(a, own.user, own.password) for a in {LOOPBACK, *addresses.values()}}
+    expulsions = stack.enter_context(Expulsions(client, run, server.cut, notice))
+    return OpenScope(
+        made[LOOPBACK],
+        {n: replace(made[a], user=users[n].user, password=users[n].password) for n, a in addresses.items()},
+        lambda lost: server.on_exit(lambda error: lost(error.message.partition("\n")[0])),
+        expulsions.expel,
+    )
+
+
+class Expulsions:
+    """Ends the access of nodes on a thread of its own, as a context manager: what is asked for is done on exit.
+
+    ``cut`` ends the connections that a node may have open; it is done once for all nodes that go together.
+    """
+
+    def __init__(self, client: Client, run: str, cut: Callable[[], None], notice: Notice) -> None:
+        self._client, self._run, self._cut, self._notice = client, run, cut, notice
+        self._asked: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="expulsions", daemon=True)
+
+    def expel(self, node: str) -> None:
+        """Have the node's access ended soon."""
+        self._asked.put(node)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._asked.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        node = self._asked.get()
+        while node is not None:
+            self._try(f"the access of {node} to etcd", partial(expel, self._client, self._run, node))
+            if self._asked.empty():
+                self._try("the open connections of lost nodes", self._cut)
+            node = self._asked.get()
+
+    def _try(self, what: str, end: Callable[[], None]) -> None:
+        try:
+            end()
+        except (LabError, StoreError) as error:
+            self._notice(f"{what} could not be ended: {error}")
+
+
+def _warn_of_leaks(client: Client, notice: Notice) -> None:
+    version = server_version(client)
+    found = advisories.for_shared_use(version)
+    if found:
+        notice(
+            f"etcd {binary.text_of(version)} does not keep the users of a shared cluster apart"
+            f" ({', '.join(a.id for a in found)}): others of it may reach this run; `testbed doctor` says more"
+        )
 
 
 def _addresses(machines: Mapping[str, Machine], advertise: str | None) -> dict[str, str]:
@@ -82,29 +192,32 @@ def _addresses(machines: Mapping[str, Machine], advertise: str | None) -> dict[s
     return found
 
 
-def _server(run: str, addresses: Mapping[str, str], choice: EtcdChoice, directory: RunDirectory) -> EmbeddedServer:
+def _server(
+    run: str, addresses: Mapping[str, str], choice: EtcdChoice, directory: RunDirectory, notice: Notice
+) -> EmbeddedServer:
     found = binary.find(choice.binary)
     remote = sorted(set(addresses.values()) - {LOOPBACK})
     # An address that is not this machine's own (a router forwards it) can't be listened on: then on all of them.
     listen = remote if all(is_own(a) for a in remote) else [ANY]
-    limit = binary.watch_limit(found.version, tls=bool(remote))
-    if limit is not None and len(addresses) > limit.nodes:
+    limit = binary.watch_limit(found.version, tls=True)
+    too_many = limit is not None and len(addresses) > limit.nodes
+    if limit is not None and too_many and remote:
         raise LabError(f"{len(addresses)} nodes are more than {found} can watch: {limit.reason}", limit.remedy)
-    return EmbeddedServer(found, directory.path / "etcd", listen, tls=bool(remote), run=run, names=remote)
+    if too_many:
+        notice(f"{found} can't serve {len(addresses)} nodes over TLS: it listens on loopback without it")
+    return EmbeddedServer(found, directory.path / "etcd", listen, tls=not too_many, run=run, names=remote)
 
 
-def _enter_scope(stack: ExitStack, root: Access, run: str) -> Credentials:
-    """Make the run's user, to be removed on the way out; a server that is gone by then takes the user with it."""
+def _client(stack: ExitStack, root: Access) -> Client:
     client = connect(root, patience=10.0)
     stack.callback(client.close)
-    user = open_scope(client, run)
+    return client
 
-    def close() -> None:
-        with suppress(LabError, StoreError):
-            close_scope(client, run)
 
-    stack.callback(close)
-    return user
+def _quietly(close: Callable[[Client, str], None], client: Client, run: str) -> None:
+    """Close a scope at the end of a run; what fails then is left to `testbed clean`."""
+    with suppress(LabError, StoreError):
+        close(client, run)
 
 
 def write_access(path: Path, access: Access) -> None:
