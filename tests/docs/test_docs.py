@@ -75,6 +75,17 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(linked), f"{target}: no such heading"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_paths_are_there(page: Path) -> None:
+    """Every path of the repository that a page names exists; a name in capitals stands for many."""
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir()}
+    for path in re.findall(r"`([\w.-]+/[\w./*-]*)`", page.read_text("utf-8")):
+        root = ROOT if path.partition("/")[0] in folders else ROOT / "testbed"
+        ours = root == ROOT or path.endswith(".py")  # else it is in a run directory or on a machine
+        if ours and not re.search(r"\b[A-Z]{3,}", path):
+            assert [*root.glob(path)], f"{path} does not exist"
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=name_of)
 def test_commands_are_such(page: Path) -> None:
     """Every command line that a page shows is one that testbed or make takes, on files that are there."""
