@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from testbed.report.lastwords import complete
 from testbed.report.state import RunState, fold
 from testbed.report.verdict import Judgement, judge
 from testbed.run.directory import RunDirectory, find
@@ -32,4 +33,4 @@ def read_directory(directory: RunDirectory) -> Reading:
     """The run in that directory."""
     state = fold(directory.read_events())
     state.run = state.run or directory.run
-    return Reading(directory, state, judge(state))
+    return Reading(directory, state, complete(judge(state), directory.nodes))

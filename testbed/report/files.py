@@ -7,7 +7,8 @@ import re
 import stat
 from pathlib import Path
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+"""What a node, configuration, target or step may be called where it becomes a part of a path."""
 
 
 def open_regular(path: Path) -> int:
@@ -36,7 +37,7 @@ def read_tail(path: Path, size: int) -> str:
 
 def step_log(logs: Path, configuration: str, target: str, step: str, stream: str) -> Path | None:
     """Where a step's ``out`` or ``err`` lies below a node's ``logs``; None where the names are none."""
-    if all(_NAME.fullmatch(name) for name in (configuration, target, step)):
+    if all(NAME.fullmatch(name) for name in (configuration, target, step)):
         return logs / f"{configuration}.{target}.{step}.{stream}"
     return None
 
@@ -46,7 +47,7 @@ def step_tail(nodes: Path, node: str, step: tuple[str, str, str], lines: int = 2
 
     ``nodes`` is the run's directory of nodes; ``size`` in bytes bounds what is read of each of the two files.
     """
-    if not _NAME.fullmatch(node):
+    if not NAME.fullmatch(node):
         return ""
     found = []
     for stream in ("out", "err"):

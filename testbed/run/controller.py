@@ -23,6 +23,7 @@ from testbed.coord.sender import Sender
 from testbed.coord.session import Session
 from testbed.coord.store import Change, Lease, Put, Store, StoreError
 from testbed.errors import SURROUNDINGS, Interrupted, LabError, TestbedError
+from testbed.report.lastwords import complete
 from testbed.report.state import RunState, fold
 from testbed.report.verdict import BUG, Judgement, judge
 from testbed.run import watching
@@ -81,7 +82,7 @@ def execute(request: Request, directory: RunDirectory, listener: Listener) -> Ou
         except Interrupted as error:
             journal.say(events.FlagRaised, flag=events.ABORT, by=CONTROLLER, why=error.message,
                         cause={"verdict": events.CANCELLED})  # fmt: skip
-            _end(journal, began)
+            _end(journal, directory, began)
         except Exception as error:
             failure = _in_our_words(error, directory)
             _record_failure(journal, failure, began)
@@ -93,7 +94,7 @@ def execute(request: Request, directory: RunDirectory, listener: Listener) -> Ou
             interruptions.over()
             _remove_private(directory)
         state = fold(journal.recorded)
-    judgement = judge(state)
+    judgement = complete(judge(state), directory.nodes)
     write_outcome(directory, state, judgement, request.junit)
     return Outcome(directory, state, judgement)
 
@@ -121,7 +122,7 @@ def _write_outcome_all_the_same(directory: RunDirectory, journal: Journal, junit
     """Write the reports of a run that failed by itself, as far as they can be; the failure is told anyway."""
     with suppress(LabError):
         state = fold(journal.recorded)
-        write_outcome(directory, state, judge(state), junit)
+        write_outcome(directory, state, complete(judge(state), directory.nodes), junit)
 
 
 def _remove_private(directory: RunDirectory) -> None:
@@ -157,7 +158,7 @@ def _do(
     try:
         with etcd_scope(plan.run, machines, request.etcd, directory, partial(_notice, journal)) as scope:
             write_starts(directory, plan, scope.nodes, plan.deployment.timeout, request.timing)
-            _conduct(request, Phases(plan, directory, journal), journal, scope, executor, began, interruptions)
+            _conduct(request, directory, journal, scope, executor, began, interruptions)
     finally:
         executor.close()
 
@@ -167,7 +168,7 @@ def _notice(journal: Journal, message: str) -> None:
 
 
 def _conduct(
-    request: Request, phases: Phases, journal: Journal, scope: OpenScope, executor: Executor, began: float,
+    request: Request, directory: RunDirectory, journal: Journal, scope: OpenScope, executor: Executor, began: float,
     interruptions: Interruptions,
 ) -> None:  # fmt: skip
     """The part in which nodes live: watch etcd, work the loop, judge; the controller's events go to etcd as well."""
@@ -175,6 +176,7 @@ def _conduct(
     keys = RunKeys(plan.run)
     store = connect(scope.controller, timing.outage)
     feed = Feed(store)
+    phases = Phases(plan, directory, journal)
     loop = Loop(plan, phases, journal, store, Scope(store, plan.run, CONTROLLER, feed), executor, timing, scope.expel)
 
     def lose(reason: object) -> None:
@@ -204,7 +206,7 @@ def _conduct(
         stack.enter_context(_mirror(journal, store, keys, lose))
         with interruptions.to(loop.interrupt):
             _see_through(loop)
-        _end(journal, began)
+        _end(journal, directory, began)
         if loop.etcd_lost:
             store.close()  # nothing more can be written there; nothing below waits for it
 
@@ -249,9 +251,9 @@ def _close_session(session: Session) -> None:
         session.close()
 
 
-def _end(journal: Journal, began: float) -> None:
+def _end(journal: Journal, directory: RunDirectory, began: float) -> None:
     """Judge the run and say so; a crash while judging is a bug and never a pass."""
-    judgement = judge(fold(journal.recorded))
+    judgement = complete(judge(fold(journal.recorded)), directory.nodes)
     reason = judgement.first_cause.reason if judgement.first_cause else ""
     journal.say(
         events.RunEnded, verdict=judgement.verdict, exit_code=judgement.exit_code, reason=reason, duration=_since(began)
