@@ -9,10 +9,11 @@ from typing import Any
 from testbed.events import ABORT, FINALISE
 from testbed.spec.model import ALL
 
-STARTING, RUNNING, WANTING, SERVING, PUBLISHED, ENDED, COLLECTING, HOME = (
-    "starting", "running", "wanting", "serving", "published", "ended", "collecting", "home",
+STARTING, RUNNING, WANTING, SERVING, PUBLISHED, ENDED, COLLECTING, LEAVING, HOME = (
+    "starting", "running", "wanting", "serving", "published", "ended", "collecting", "leaving", "home",
 )  # fmt: skip
-"""The phases of a node as the controller sees it; PUBLISHED: nothing left to do but to finalise."""
+"""The phases of a node as the controller sees it; PUBLISHED: nothing left to do but to finalise; LEAVING: its results
+are home, its agent removes the workspace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ Action = Serve | Collect | Raise
 class _Node:
     phase: str = STARTING
     wish: tuple[int, str] | None = None
+    over: set[str] = field(default_factory=set)
 
 
 class Conductor:
@@ -72,9 +74,9 @@ class Conductor:
         self._nodes[node].phase = HOME
 
     def wanted(self, node: str, serial: int, step: str) -> None:
-        """The node stands before an Ansible step."""
+        """The node stands before an Ansible step. What is told late, of a step that is over, counts for nothing."""
         state = self._nodes[node]
-        if state.phase in (STARTING, RUNNING, PUBLISHED, SERVING):
+        if step not in state.over and state.phase in (STARTING, RUNNING, WANTING, PUBLISHED, SERVING):
             state.phase, state.wish = WANTING, (serial, step)
 
     def published(self, node: str) -> None:
@@ -82,15 +84,31 @@ class Conductor:
         if self._nodes[node].phase in (STARTING, RUNNING):
             self._nodes[node].phase = PUBLISHED
 
-    def moved_on(self, node: str) -> None:
-        """The node no longer waits for Ansible (served, aborted or timed out)."""
+    def moved_on(self, node: str, step: str) -> None:
+        """The step is over (served, aborted or timed out); the node may stand before its next one already."""
         state = self._nodes[node]
-        if state.phase in (WANTING, SERVING):
+        state.over.add(step)
+        if state.phase in (WANTING, SERVING) and state.wish is not None and state.wish[1] == step:
             state.phase, state.wish = RUNNING, None
 
     def ended(self, node: str) -> None:
         """The node's agent has ended, or is lost: what it has can be collected."""
-        if self._nodes[node].phase not in (COLLECTING, HOME):
+        if self._nodes[node].phase not in (COLLECTING, LEAVING, HOME):
+            self._nodes[node].phase = ENDED
+
+    def leaving(self, node: str) -> None:
+        """The node's results are home already; its agent has been told to go."""
+        if self._nodes[node].phase == ENDED:
+            self._nodes[node].phase = LEAVING
+
+    def left(self, node: str) -> None:
+        """The agent has gone and left nothing behind."""
+        if self._nodes[node].phase == LEAVING:
+            self._nodes[node].phase = HOME
+
+    def stranded(self, node: str) -> None:
+        """The agent was to go and has not, or not cleanly: somebody has to look."""
+        if self._nodes[node].phase == LEAVING:
             self._nodes[node].phase = ENDED
 
     def collected(self, nodes: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from testbed import events
-from testbed.compile.plan import RunPlan
+from testbed.compile.plan import RunPlan, step_name
 from testbed.coord.keys import RunKeys, end_of
 from testbed.coord.scope import Scope
 from testbed.coord.store import Put, Store, StoreError
@@ -185,7 +185,7 @@ class Loop:
             case events.NodeStarted():
                 self._conductor.started(event.node)
             case events.StepEnded():
-                self._conductor.moved_on(event.node)
+                self._conductor.moved_on(event.node, step_name(event.target, event.configuration, event.step))
             case events.WaitStarted(what="finalise"):
                 self._conductor.published(event.node)
             case events.NodeEnded():
@@ -354,7 +354,7 @@ class Loop:
         serial = self._owed.pop((burst.number, node), None)
         if serial is None or serial != self._serial[node]:
             return
-        self._conductor.moved_on(node)
+        self._conductor.moved_on(node, burst.steps[node])
         if self.etcd_lost:
             return
         try:
