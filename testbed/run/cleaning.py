@@ -7,12 +7,14 @@ import json
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from testbed.compile.plan import CLEAN_ONLY, RunPlan
 from testbed.errors import LabError, UsageError
+from testbed.etcd.access import ExternalCluster, MayNotMakeUsers, close_scope, connect, return_scope
 from testbed.events import COLLECT
 from testbed.inventory import Inventory
 from testbed.report.state import fold
@@ -40,6 +42,8 @@ class Cleaning:
 
     def sweep(self) -> Iterator[str]:
         """Fetch what was not collected, remove the workspaces that were left; a line for each node it concerns."""
+        if self.options.etcd.cluster is not None:
+            self._close_scope(self.options.etcd.cluster)
         state = fold(self.directory.read_events())
         left = {n.name for n in state.in_order if n.results != "collected" and n.failure is None}
         if not left:
@@ -50,6 +54,14 @@ class Cleaning:
             answers = self._collect(plan, inventory, nodes, Path(scratch))
         for node in nodes:
             yield self._settle(node, answers.get(node))
+
+    def _close_scope(self, cluster: ExternalCluster) -> None:
+        """Delete the users and keys that the run may have left on the lab's cluster; its own server left none."""
+        with closing(connect(cluster.root, patience=10.0)) as client:
+            try:
+                close_scope(client, self.frozen["run"])
+            except MayNotMakeUsers:
+                return_scope(client, self.frozen["run"])
 
     def _collect(
         self, plan: RunPlan, inventory: Inventory | None, nodes: tuple[str, ...], scratch: Path
