@@ -76,7 +76,12 @@ class Lost:
     reason: str
 
 
-Message = Union[Exited, Flagged, Served, Told, Lost]
+@dataclass(frozen=True)
+class Home:
+    """The controller has the node's results."""
+
+
+Message = Union[Exited, Flagged, Served, Told, Lost, Home]
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,11 @@ class Lifecycle:
         self._finalise([step for step in self._plan.steps if step.target == FINALISE])
         self._stop_all()
         return self.verdict, self.reason
+
+    @property
+    def heard(self) -> bool:
+        """Whether the controller still hears the node, and nobody wants the agent to end at once."""
+        return not (self.told or self._lost)
 
     # --- the order of things ------------------------------------------------------------------------------------
 

@@ -13,17 +13,18 @@ from dataclasses import replace
 from functools import partial
 from typing import IO, Any, Dict, Iterator, List, Optional, Sequence
 
-from testbed.agent import environment, process
+from testbed.agent import environment
 from testbed.agent.answer import BUSY, ETCD, Trouble
+from testbed.agent.delivery import Delivery
 from testbed.agent.endpoint import NAME as ENDPOINT
 from testbed.agent.endpoint import Call, Endpoint
-from testbed.agent.lifecycle import Flagged, Lifecycle, Lost, Message, Served, Told
+from testbed.agent.lifecycle import Flagged, Home, Lifecycle, Lost, Message, Served, Told
 from testbed.agent.outbox import Outbox
-from testbed.agent.plan import ANSIBLE, Plan
+from testbed.agent.plan import Plan
 from testbed.agent.start import PATIENCE
 from testbed.agent.waits import Waits
 from testbed.agent.words import Reply, run
-from testbed.agent.workspace import Workspace, read_packed
+from testbed.agent.workspace import Workspace
 from testbed.coord.feed import Feed
 from testbed.coord.gateway import GatewayStore
 from testbed.coord.keys import RunKeys, end_of
@@ -32,9 +33,6 @@ from testbed.coord.session import Session
 from testbed.coord.store import Change, Lease, Put, Span, Store, StoreError, Unchanged
 from testbed.coord.wire import Client
 from testbed.events import ABORT, FINALISE, NodeEnded, NodeStarted, Notice, ValueSet
-
-PACK_PATIENCE = 600.0
-"""Seconds that packing the results may take; after that they are left to be packed when they are collected."""
 
 LAST_WORDS = 5.0
 """Seconds that etcd may take for the last words of an agent that was told to end."""
@@ -97,6 +95,7 @@ class Node:
         self._scope = _Telling(self._store, plan.run, plan.node, self._feed, self._outbox)
         self._waits = Waits(self._outbox, self._keys, plan.node)
         self._session: Optional[Session] = None
+        self._cleared = False
         self.identity: Dict[str, Any] = {
             "host": os.uname().nodename,
             "pid": os.getpid(),
@@ -125,11 +124,12 @@ class Node:
         if not committed.succeeded and committed.found[0].value != began.value:
             raise self._taken()
         self._client.patience = self._plan.outage
-        span = Span(self._keys.flags, end_of(self._keys.flags), flags.revision + 1)
-        self._feed.follow(span, self._hear_flags, self._lose)
-        if any(step.kind == ANSIBLE for step in self._plan.steps):
-            served = Span(self._keys.served(self._plan.node), revision=flags.revision + 1)
-            self._feed.follow(served, self._hear_served, self._lose)
+        told, since = self._keys.told(self._plan.node), flags.revision + 1
+        wanted = (
+            (Span(self._keys.flags, end_of(self._keys.flags), since), self._hear_flags),
+            (Span(told, end_of(told), since), self._hear_told),
+        )
+        self._feed.follow_all(wanted, self._lose)
         return True
 
     def live(self, started: float) -> None:
@@ -151,16 +151,21 @@ class Node:
         os.unlink(self._workspace.own(ENDPOINT))
         self._waits.end_all("gone")
         ended = self._outbox.record(NodeEnded, verdict=verdict, reason=reason)
-        self._pack()
+        delivery = Delivery(self._plan, self._workspace, self._archive, self._store, self._outbox, self._inbox)
+        packed = delivery.pack()
+        sent = lifecycle.heard and delivery.send(packed)
         self._outbox.send(ended)
         if not self._outbox.close(LAST_WORDS if lifecycle.told else None):
             self._store.close()  # all of it is in the results, for which somebody waits
+        elif sent and delivery.await_home():
+            delivery.clear()
+            self._cleared = True
 
     def leave(self) -> None:
         """Give up the node's lease and all connections."""
         if self._session is not None:
             with suppress(StoreError):  # then the lease ends by itself
-                self._session.close()
+                self._session.close(revoke=not self._cleared)
         self._feed.close()
         self._store.close()
 
@@ -189,9 +194,11 @@ class Node:
                 flag = read_flag(name, change.value)
                 self._inbox.put(Flagged(name, flag.by, flag.why))
 
-    def _hear_served(self, changes: Sequence[Change]) -> None:
+    def _hear_told(self, changes: Sequence[Change]) -> None:
         for change in changes:
-            if change.value is not None:
+            if change.key == self._keys.home(self._plan.node):
+                self._inbox.put(Home())
+            elif change.key == self._keys.served(self._plan.node) and change.value is not None:
                 try:
                     told = json.loads(change.value)
                     self._inbox.put(Served(int(told["serial"]), str(told["verdict"]), str(told["reason"])))
@@ -232,27 +239,3 @@ class Node:
             raise
         finally:
             self._waits.end(wait, outcome)
-
-    def _pack(self) -> None:
-        """Pack the results in a process of its own, which takes its memory along when it ends."""
-        ended: queue.SimpleQueue[int] = queue.SimpleQueue()
-        command = [sys.executable, "-I", "-S", self._archive, "pack"]
-        log = self._workspace.log
-        try:
-            main = process.launch(command, "/", os.environ, log, log, lambda _, code: ended.put(code))
-            try:
-                code = ended.get(timeout=PACK_PATIENCE)
-            except queue.Empty:
-                process.stop(lambda: process.find((main.pid,)), 0)
-                code = -signal.SIGKILL
-            main.poll()
-            summary = read_packed(self._workspace)
-        except (OSError, Trouble) as error:
-            code, summary = -1, None
-            print(f"packing: {error}", file=sys.stderr)  # noqa: T201  the agent's log
-        if code or summary is None:
-            self._outbox.say(Notice, level="warning", message="the results are not packed; collecting will try again")
-        elif summary["left_out"]:
-            named = "; ".join(summary["left_out"][:5])
-            count = len(summary["left_out"])
-            self._outbox.say(Notice, level="warning", message=f"{count} files are not among the results: {named}")

@@ -97,16 +97,22 @@ class Feed:
         long, denied it, or has compacted what would have come next. A ``changed`` that returns something true wants no
         more. Both are called on the feed's threads, one at a time, and must not block.
         """
-        following = Following(Span(span.start, span.end) if read else span, changed, failed, read)
+        return self.follow_all([(span, changed)], failed, read)[0]
+
+    def follow_all(
+        self, wanted: Sequence[tuple[Span, Changed]], failed: Failed, read: bool = False
+    ) -> list[Following]:
+        """`follow` several spans; the stream is opened once for all of them."""
+        made = [Following(Span(s.start, s.end) if read else s, changed, failed, read) for s, changed in wanted]
         with self._wake:
             if self._closed:
                 raise StoreError("the feed is closed")
-            self._new.append(following)
+            self._new += made
             if self._thread is None:
                 self._thread = threading.Thread(target=self._manage, name="feed", daemon=True)
                 self._thread.start()
             self._wake.notify_all()
-        return following
+        return made
 
     def close(self) -> None:
         """End the stream; all followers are told by ``failed``.

@@ -76,9 +76,25 @@ class RunKeys:
         """The Ansible step this node is ready for: JSON ``{serial, configuration, target, step}``."""
         return f"{self.nodes}{node}/wants"
 
+    def told(self, node: str) -> str:
+        """Prefix of what the controller tells this node alone."""
+        return f"{self.nodes}{node}/told/"
+
     def served(self, node: str) -> str:
-        """The controller's answer: JSON ``{serial, verdict, reason}``."""
-        return f"{self.nodes}{node}/served"
+        """The controller's answer to a wish: JSON ``{serial, verdict, reason}``."""
+        return self.told(node) + "served"
+
+    def results(self, node: str) -> str:
+        """The node's results as a tar.gz, where they are small; larger ones are fetched over Ansible."""
+        return f"{self.nodes}{node}/results"
+
+    def home(self, node: str) -> str:
+        """The controller's word that the results are home: the agent removes its workspace and leaves."""
+        return self.told(node) + "home"
+
+    def left(self, node: str) -> str:
+        """The agent's last word: nothing of the node is left on its machine."""
+        return f"{self.nodes}{node}/left"
 
     def waiting(self, node: str, wait: int) -> str:
         """What a blocked call waits for, since when, until when."""

@@ -45,15 +45,19 @@ class Session:
         """The lease as it stands now."""
         return self._lease
 
-    def close(self) -> None:
-        """End the session and its lease; the keys on it go. Takes no longer than the lease would live by itself."""
+    def close(self, revoke: bool = True) -> None:
+        """End the session; ``revoke`` its lease too, or let that run out where no key is on it any more.
+
+        The keys on the lease go with it. Takes no longer than the lease would live by itself.
+        """
         with self._wake:
             self._closed = True
             self._wake.notify_all()
         if threading.current_thread() is not self._thread:
             self._thread.join()
-        with suppress(Unavailable):  # then the lease ends by itself
-            self._lease.revoke()
+        if revoke:
+            with suppress(Unavailable):  # then the lease ends by itself
+                self._lease.revoke()
 
     def _keep(self) -> None:
         pause = self._seconds / _REFRESHES

@@ -46,6 +46,10 @@ WRITER = "-"
 """How the controller signs its events; no node is called so."""
 
 
+DELIVERY = 64 * 1024
+"""Bytes of results that a node may send through the run's own etcd instead of waiting to be fetched over Ansible."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """All that a run needs: the plan, the run's own inventory, Ansible's environment, where to coordinate."""
@@ -157,7 +161,9 @@ def _do(
     )  # fmt: skip
     try:
         with etcd_scope(plan.run, machines, request.etcd, directory, partial(_notice, journal)) as scope:
-            write_starts(directory, plan, scope.nodes, plan.deployment.timeout, request.timing)
+            # A lab's cluster keeps its history long after the run: results have no place there.
+            delivery = 0 if request.etcd.cluster else DELIVERY
+            write_starts(directory, plan, scope.nodes, request.timing, delivery)
             _conduct(request, directory, journal, scope, executor, began, interruptions)
     finally:
         executor.close()

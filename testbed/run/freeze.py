@@ -90,13 +90,34 @@ def write_inventory(directory: RunDirectory, plan: RunPlan, inventory: dict[str,
     common["testbed_spec_dir"] = str(plan.deployment.path.resolve().parent)
     path = directory.private / "inventory.json"
     write_private(path, json.dumps(inventory))
+    files = [Path(source) for source in plan.inventories if "," not in source]  # lists of hosts have no place
+    _link_variables(files, directory.private)
     return path
 
 
+def _link_variables(sources: Sequence[Path], private: Path) -> None:
+    """Make the ``group_vars`` and ``host_vars`` beside the operator's inventories lie beside the run's own too.
+
+    What they say of the machines is in the inventory already; of the nodes and the groups that the deployment makes,
+    Ansible learns it only here. Several inventories may each have a file of one name: a folder takes them all.
+    """
+    for number, source in enumerate(sources):
+        beside = source if source.is_dir() else source.parent
+        for kind in ("group_vars", "host_vars"):
+            for entry in sorted((beside / kind).iterdir()) if (beside / kind).is_dir() else ():
+                name = entry.stem if entry.suffix in (".yml", ".yaml", ".json") else entry.name
+                folder = private / kind / name
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                (folder / f"{number:03d}-{entry.name}").symlink_to(entry.absolute())
+
+
 def write_starts(
-    directory: RunDirectory, plan: RunPlan, access: Mapping[str, Access], timeout: float, timing: Timing
+    directory: RunDirectory, plan: RunPlan, access: Mapping[str, Access], timing: Timing, delivery: int
 ) -> None:
-    """Write what each node's agent is sent at its start, secrets included: one file of mode 0600 each."""
+    """Write what each node's agent is sent at its start, secrets included: one file of mode 0600 each.
+
+    Results of up to ``delivery`` bytes come home through etcd.
+    """
     folder = directory.private / "starts"
     folder.mkdir(mode=0o700, exist_ok=True)
     staged: dict[tuple[str, ...], str] = {}
@@ -104,12 +125,13 @@ def write_starts(
         "run": plan.run,
         "peers": [asdict(peer) for peer in plan.peers],
         "parameters": dict(plan.deployment.parameters),
-        "timeout": timeout,
+        "timeout": plan.deployment.timeout,
         "finalise": plan.deployment.finalise,
         "finalise_timeout": timing.finalise,
         "grace": timing.grace,
         "liveness": timing.liveness,
         "outage": timing.outage,
+        "delivery": delivery,
     }
     write_private(folder / COMMON, json.dumps(common))
     for node in plan.nodes:

@@ -22,6 +22,7 @@ from testbed.run.conductor import (
     COLLECTING,
     ENDED,
     HOME,
+    LEAVING,
     PUBLISHED,
     RUNNING,
     SERVING,
@@ -79,9 +80,11 @@ class Loop:
         self._alarms = Alarms()
         self._serial: dict[str, int] = {}
         self._owed: dict[tuple[int, str], int] = {}  # (serve burst, node) -> serial of the wish to answer
+        self._parcels: dict[str, bytes] = {}
         self._bursts = 0
         self._running: dict[int, Running] = {}
         self.etcd_lost = False
+        self._rescue: threading.Event | None = None
 
     def run(self) -> None:
         """Start the nodes and see them through."""
@@ -164,6 +167,11 @@ class Loop:
                 self._on_wish(node, serial, step)
             case watching.Vanished(node):
                 self._on_vanished(node)
+            case watching.Delivered(node, archive):
+                self._parcels[node] = archive
+                self._take_in(node)
+            case watching.Left(node):
+                self._conductor.left(node)
             case watching.Garbled(key, reason):
                 self._journal.say(events.Notice, level="warning", message=f"{key} holds what nobody writes: {reason}")
             case Result(burst, task):
@@ -191,6 +199,15 @@ class Loop:
             case events.NodeEnded():
                 self._phases.ended(event.node)
                 self._conductor.ended(event.node)
+                self._take_in(event.node)
+
+    def _take_in(self, node: str) -> None:
+        """Unpack results that came through etcd, once their node has told its end, and let its agent go."""
+        if self._conductor.phase(node) != ENDED or node not in self._parcels:
+            return
+        if self._phases.deliver(node, self._parcels.pop(node)):
+            self._conductor.leaving(node)
+            self._tell(self._keys.home(node), b"")
 
     def _on_flag(self, flag: watching.Flagged) -> None:
         self._journal.say(events.FlagRaised, flag=flag.flag, by=flag.by, why=flag.why, cause=flag.cause)
@@ -210,6 +227,7 @@ class Loop:
         self._conductor.wanted(node, serial, step)
 
     def _on_vanished(self, node: str) -> None:
+        self._conductor.stranded(node)
         if self._conductor.phase(node) in (ENDED, COLLECTING, HOME) or self._has_ended(node):
             return
         reason = f"the agent's lease of {self._timing.liveness:g} s ran out: killed, or its machine or network is down"
@@ -269,7 +287,7 @@ class Loop:
             advice="see etcd.log and `testbed doctor`; the nodes are stopped and their results collected over Ansible",
         )  # fmt: skip
         self._cancel(SERVE)
-        self._end_all(RUNNING, WANTING, SERVING, PUBLISHED)
+        self._end_all(RUNNING, WANTING, SERVING, PUBLISHED, LEAVING)
         if not any(running.burst.phase == START for running in self._running.values()):
             self._end_all(STARTING)
 
@@ -277,6 +295,7 @@ class Loop:
         """Have the nodes in these phases collected, which ends their agents."""
         for node in self._conductor.in_phase(*phases):
             self._conductor.ended(node)
+            self._conductor.stranded(node)
 
     def _on_interruption(self, signal: str) -> None:
         if self.interrupted:
@@ -314,7 +333,8 @@ class Loop:
         if self._alarms.deadline is not None and now >= self._alarms.deadline:
             self._alarms.deadline = None
             limit = self._plan.deployment.timeout
-            self._abort(f"the run's deadline of {limit:g} s has passed", {"verdict": TIMEOUT, "reason": f"{limit:g} s"})
+            reason = f"the run's deadline of {limit:g} s has passed"
+            self._abort(reason, {"verdict": TIMEOUT, "reason": reason})
         if self._alarms.overdue is not None and now >= self._alarms.overdue:
             self._alarms.overdue = None
             self._give_up_on_stragglers()
@@ -324,6 +344,7 @@ class Loop:
         self._cancel(START, SERVE, COLLECT)
         for node in self._conductor.in_phase(*UNDER_WAY):
             self._lose(node, "did not end within its own limits; its agent is stopped and what it has is collected")
+        self._end_all(LEAVING)
 
     def _launch(self, phase: str, nodes: list[str], steps: Mapping[str, str] | None = None) -> int:
         """Begin a burst; its number."""
@@ -331,8 +352,8 @@ class Loop:
         burst = Burst(self._bursts, phase, tuple(nodes), steps or {})
         cancelled = threading.Event()
         thread = threading.Thread(target=self._play, args=(burst, cancelled), name=f"burst-{burst.number}-{phase}")
-        self._running[burst.number] = Running(burst, cancelled, thread, time.monotonic())
         self._journal.say(events.BurstStarted, burst=burst.number, phase=phase, nodes=nodes)
+        self._running[burst.number] = Running(burst, cancelled, thread, time.monotonic())
         thread.start()
         return burst.number
 
@@ -355,11 +376,15 @@ class Loop:
         if serial is None or serial != self._serial[node]:
             return
         self._conductor.moved_on(node, burst.steps[node])
+        answer = {"serial": serial, "verdict": verdict, "reason": reason}
+        self._tell(self._keys.served(node), json.dumps(answer).encode())
+
+    def _tell(self, key: str, value: bytes) -> None:
+        """Write what a node waits for, unless etcd is gone."""
         if self.etcd_lost:
             return
         try:
-            answer = {"serial": serial, "verdict": verdict, "reason": reason}
-            self._store.commit([Put(self._keys.served(node), json.dumps(answer).encode())])
+            self._store.commit([Put(key, value)])
         except StoreError as error:
             self.inbox.put(EtcdLost(str(error)))
 

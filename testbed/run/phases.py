@@ -42,6 +42,7 @@ class Phases:
         self._ended: set[str] = set()
         self.caught_up: set[str] = set()
         self._missing: dict[str, str] = {}
+        self._delivered: set[str] = set()
 
     def ansible_steps(self, node: str) -> frozenset[str]:
         """The names of the node's Ansible steps."""
@@ -144,8 +145,27 @@ class Phases:
         else:
             self._missing[task.node] = task.message or "Ansible gave no reason"
 
+    def deliver(self, node: str, packed: bytes) -> bool:
+        """Unpack what the node sent through etcd and record its results; False where it is damaged."""
+        archive = self._directory.nodes / node / "results.tar.gz"
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        archive.write_bytes(packed)
+        try:
+            files = unpack_results(archive, self._directory.nodes / node)
+        except LabError as error:
+            self._journal.say(events.Notice, node, level="warning", message=f"{error.message}; it is fetched again")
+            return False
+        self._journal.say(events.ResultsCollected, node, size=len(packed), files=files)
+        self._delivered.add(node)
+        return True
+
     def settle(self, node: str, output: str) -> None:
         """Unpack the node's archive and record its results, or why there are none."""
+        if node in self._delivered:  # somebody had to look for what its agent left behind
+            if node in self._missing:
+                message = f"its workspace may still be there: {self._missing[node]}"
+                self._journal.say(events.Notice, node, level="warning", message=message)
+            return
         if node in self._archives:
             archive = Path(str(self._archives[node]["path"]))
             size = int(self._archives[node]["size"])

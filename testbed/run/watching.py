@@ -47,6 +47,21 @@ class Vanished:
 
 
 @dataclass(frozen=True, slots=True)
+class Delivered:
+    """A node's results came through etcd, as a tar.gz that is still to be checked."""
+
+    node: str
+    archive: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Nothing of a node is left on its machine."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class Garbled:
     """Something stands in the run's scope that nobody of ours writes."""
 
@@ -54,7 +69,7 @@ class Garbled:
     reason: str
 
 
-Sighting = Recorded | Flagged | Wished | Vanished | Garbled
+Sighting = Recorded | Flagged | Wished | Vanished | Delivered | Left | Garbled
 
 
 def spans(keys: RunKeys, revision: int) -> list[Span]:
@@ -91,6 +106,10 @@ def _sighting(keys: RunKeys, change: Change, nodes: frozenset[str]) -> Sighting 
         return None
     if what == "alive" and change.value is None:
         return Vanished(node)
+    if what == "left" and change.value is not None:
+        return Left(node)
+    if what == "results" and change.value is not None:
+        return Delivered(node, change.value)
     if what == "wants" and change.value is not None:
         wish = json.loads(change.value)
         return Wished(node, int(wish["serial"]), f"{wish['configuration']}.{wish['target']}.{wish['step']}")
