@@ -1,0 +1,454 @@
+"""What the screens show, as a pure fold: events and key changes in, frozen pictures out.
+
+`Board` builds on `testbed.report.state.Fold` and adds what only a screen needs: lanes of a timeline, values, barriers,
+who released whom. A `Picture` shares with the one before it whatever did not change, so making one costs what changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from testbed import events as ev
+from testbed.report import state as st
+from testbed.report.harmless import harmless_line
+from testbed.report.state import Cause, Flag, Fold, NodeState, RunState, StepKey, StepState
+from testbed.report.verdict import Judgement, judge
+
+VALUE, BARRIER, WAITING = "value", "barrier", "waiting"
+"""The places of a run's scope that a screen reads beside the events."""
+
+SHOWN = 240
+"""How much of a value is shown, in characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """A key of the run's scope was set, or deleted (None); ``name`` is what follows the place's prefix.
+
+    ``at`` is when this machine heard of it (Unix seconds), or 0.0 where it stood there before.
+    """
+
+    place: str
+    name: str
+    value: bytes | None
+    revision: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A stretch of a node's lane, Unix seconds; ``kind`` is step or wait, ``verdict`` empty while it lasts."""
+
+    kind: str
+    label: str
+    start: float
+    end: float | None = None
+    verdict: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A wait of ``waiter`` ended well at ``at``; ``by`` is the node that let it go, empty where nobody can tell."""
+
+    waiter: str
+    by: str
+    label: str
+    at: float
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a blocked call waits for, and ``who`` could bring it; times as in the events."""
+
+    what: str
+    names: tuple[str, ...]
+    since: float
+    timeout: float | None
+    who: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """The wait in a few words."""
+        return wait_label(self.what, self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class StepView:
+    """A step as it is now; see `testbed.report.state.StepState`."""
+
+    key: StepKey
+    verdict: str
+    started_at: float | None
+    duration: float
+    timeout: float | None
+    exit_code: int | None
+    reason: str
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A node as a row: ``word`` is its state or verdict, ``cells`` a word for each target it has."""
+
+    name: str
+    index: int = -1
+    machine: str = ""
+    address: str = ""
+    host: str = ""
+    configurations: tuple[str, ...] = ()
+    word: str = st.PLANNED
+    trouble: bool = False
+    doing: str = ""
+    since: float | None = None
+    cells: Mapping[str, str] = field(default_factory=dict)
+    waits: tuple[Waiting, ...] = ()
+    steps: tuple[StepView, ...] = ()
+    bars: tuple[Bar, ...] = ()
+    results: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A users' value as it stands: the first characters made harmless, its size in bytes, who set it if known."""
+
+    text: str
+    size: int
+    revision: int
+    changes: int
+    at: float
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """One use of a barrier: who has arrived and who is missing."""
+
+    name: str
+    generation: int
+    arrived: tuple[str, ...]
+    missing: tuple[str, ...]
+    open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A run at one moment; nothing in it ever changes."""
+
+    run: str = ""
+    deployment: str = ""
+    description: str = ""
+    verdict: str = ""
+    exit_code: int | None = None
+    reason: str = ""
+    started_at: float | None = None
+    last_at: float | None = None
+    ended_at: float | None = None
+    timeout: float | None = None
+    nodes: tuple[NodeView, ...] = ()
+    targets: tuple[str, ...] = ()
+    steps_done: int = 0
+    steps_planned: int = 0
+    flags: Mapping[str, Flag] = field(default_factory=dict)
+    judgement: Judgement | None = None
+    values: Mapping[str, Value] = field(default_factory=dict)
+    barriers: tuple[Barrier, ...] = ()
+    releases: tuple[Release, ...] = ()
+    notices: tuple[str, ...] = ()
+    machine_errors: Mapping[str, str] = field(default_factory=dict)
+    events: int = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has ended."""
+        return bool(self.verdict)
+
+    @property
+    def first_cause(self) -> Cause | None:
+        """What went wrong first, None where nothing did so far."""
+        return self.judgement.first_cause if self.judgement is not None else None
+
+    def node(self, name: str) -> NodeView | None:
+        """The node of that name."""
+        return next((n for n in self.nodes if n.name == name), None)
+
+
+class Board:
+    """Folds events and key changes; `picture` gives the run as it is."""
+
+    def __init__(self) -> None:
+        self._fold = Fold()
+        self._bars: dict[str, list[Bar]] = {}
+        self._open: dict[tuple[str, object], int] = {}
+        self._waits: dict[tuple[str, int], ev.WaitStarted] = {}
+        self._setters: dict[str, tuple[str, float]] = {}
+        self._values: dict[str, Value] = {}
+        self._arrivals: dict[tuple[str, int], dict[str, bool]] = {}
+        self._visits: dict[tuple[str, str], int] = {}
+        self._releases: list[Release] = []
+        self._unknown: dict[str, list[int]] = {}  # releases by a key whose setter has not spoken yet
+        self._dirty: set[str] = set()
+        self._views: dict[str, NodeView] = {}
+        self._machines: dict[str, str] = {}
+        self._done = self._planned = 0
+        self._judged: tuple[object, ...] = ()
+        self._judgement: Judgement | None = None
+
+    @property
+    def state(self) -> RunState:
+        """The state below the pictures; changes with the next event."""
+        return self._fold.state
+
+    def add(self, event: ev.Event) -> None:
+        """Take the next event of the stream."""
+        self._fold.add(event)
+        if event.node:
+            self._dirty.add(event.node)
+        match event:
+            case ev.NodePlanned():
+                self._planned += sum(len(steps) for _, _, steps in self.state.nodes[event.node].targets)
+            case ev.BurstStarted(phase=ev.START):
+                self._dirty.update(event.nodes)
+            case ev.StepStarted():
+                self._begin(event.node, _key(event), Bar("step", str(_key(event)), event.at))
+            case ev.StepEnded():
+                self._done += 1
+                self._finish(event.node, _key(event), event.at, event.verdict)
+            case ev.WaitStarted():
+                self._wait_started(event)
+            case ev.WaitEnded():
+                self._wait_ended(event)
+            case ev.ValueSet():
+                self._value_set(event)
+            case ev.MachineFailed():
+                self._machines[event.machine] = harmless_line(f"{event.cause}: {event.reason}")
+            case ev.NodeEnded() | ev.NodeLost():
+                self._close_lane(event)
+
+    def change(self, change: KeyChange) -> None:
+        """Take the next change of a key."""
+        if change.place == VALUE:
+            self._change_value(change)
+        elif change.place == BARRIER and change.value is not None:
+            name, _, rest = change.name.rpartition("/")
+            name, _, generation = name.rpartition("/")
+            if name and generation.isdigit():
+                self._arrivals.setdefault((name, int(generation)), {})[rest] = True
+
+    def picture(self) -> Picture:
+        """The run as it is now."""
+        state = self.state
+        for name in self._dirty:
+            if name in state.nodes:
+                self._views[name] = self._view(state.nodes[name])
+        self._dirty.clear()
+        nodes = tuple(sorted(self._views.values(), key=lambda n: (n.index < 0, n.index, n.name)))
+        present = {target for node in nodes for target in node.cells}
+        return Picture(
+            run=state.run, deployment=state.deployment, description=harmless_line(state.description),
+            verdict=state.verdict, exit_code=state.exit_code, reason=harmless_line(state.reason),
+            started_at=state.started_at, last_at=state.last_at, ended_at=state.ended_at, timeout=state.timeout,
+            nodes=nodes, targets=tuple(t for t in ev.TARGETS if t in present),
+            steps_done=self._done, steps_planned=self._planned,
+            flags=dict(state.flags), judgement=self._judge(), values=dict(self._values), barriers=self._barriers(nodes),
+            releases=tuple(self._releases),
+            notices=tuple(harmless_line(n.message) for n in state.notices[-5:] if n.level == "warning"),
+            machine_errors=dict(self._machines), events=state.events,
+        )  # fmt: skip
+
+    # --- lanes --------------------------------------------------------------------------------------------------
+
+    def _begin(self, node: str, key: object, bar: Bar) -> None:
+        lane = self._bars.setdefault(node, [])
+        self._open[node, key] = len(lane)
+        lane.append(bar)
+
+    def _finish(self, node: str, key: object, at: float, verdict: str) -> None:
+        number = self._open.pop((node, key), None)
+        if number is not None:
+            lane = self._bars[node]
+            lane[number] = replace(lane[number], end=max(at, lane[number].start), verdict=verdict)
+
+    def _close_lane(self, event: ev.NodeEnded | ev.NodeLost) -> None:
+        """Whatever was open has no other end than the node's."""
+        word = event.verdict if isinstance(event, ev.NodeEnded) else st.LOST
+        for node, key in [k for k in self._open if k[0] == event.node]:
+            self._finish(node, key, event.at, word)
+
+    # --- waits --------------------------------------------------------------------------------------------------
+
+    def _wait_started(self, event: ev.WaitStarted) -> None:
+        label = wait_label(event.what, event.names)
+        self._begin(event.node, event.wait, Bar("wait", label, event.at))
+        self._waits[event.node, event.wait] = event
+        if event.what == "barrier" and event.names:
+            visit = self._visits.get((event.names[0], event.node), -1) + 1
+            self._visits[event.names[0], event.node] = visit
+            self._arrivals.setdefault((event.names[0], visit), {}).setdefault(event.node, True)
+
+    def _wait_ended(self, event: ev.WaitEnded) -> None:
+        self._finish(event.node, event.wait, event.at, event.outcome)
+        wait = self._waits.pop((event.node, event.wait), None)
+        if wait is None or event.outcome != "met":
+            return
+        label = wait_label(wait.what, wait.names)
+        by = self._releaser(wait)
+        if not by and wait.what == "get":
+            for name in wait.names:
+                self._unknown.setdefault(name, []).append(len(self._releases))
+        self._releases.append(Release(event.node, by, label, event.at, wait.at))
+
+    def _releaser(self, wait: ev.WaitStarted) -> str:
+        """The node that let a wait go: who set a value last, who came last to a barrier, who raised the flag."""
+        if wait.what in ("wait", ev.FINALISE):
+            flag = self.state.flags.get(wait.names[0] if wait.names else "")
+            return flag.by if flag is not None else ""
+        if wait.what == "barrier" and wait.names:
+            visit = self._visits.get((wait.names[0], wait.node), 0)
+            return next(reversed(self._arrivals.get((wait.names[0], visit), {})), "")
+        setters = [self._setters[n] for n in wait.names if n in self._setters]
+        if setters:
+            return max(setters, key=lambda s: s[1])[0]
+        return next((n for name in wait.names if (n := self._host(name))), "")
+
+    def _host(self, key: str) -> str:
+        """The node that writes ``host_<index>`` when it starts."""
+        index = key.removeprefix("host_")
+        if index == key or not index.isdigit():
+            return ""
+        return next((n.name for n in self.state.nodes.values() if n.index == int(index)), "")
+
+    # --- values -------------------------------------------------------------------------------------------------
+
+    def _value_set(self, event: ev.ValueSet) -> None:
+        self._setters[event.key] = (event.node, event.at)
+        for number in self._unknown.pop(event.key, ()):  # the waiter spoke before the setter
+            self._releases[number] = replace(self._releases[number], by=event.node)
+        known = self._values.get(event.key)
+        if known is None:
+            self._values[event.key] = Value("", event.size, 0, 1, event.at, event.node)
+        elif known.revision == 0:
+            self._values[event.key] = replace(
+                known, size=event.size, changes=known.changes + 1, at=event.at, by=event.node
+            )
+        else:
+            self._values[event.key] = replace(known, by=event.node)
+
+    def _change_value(self, change: KeyChange) -> None:
+        if change.value is None:
+            self._values.pop(change.name, None)
+            return
+        known = self._values.get(change.name)
+        setter = self._setters.get(change.name, ("", 0.0))[0] or self._host(change.name)
+        self._values[change.name] = Value(
+            harmless_line(change.value[: SHOWN * 4].decode("utf-8", "replace"), SHOWN),
+            len(change.value),
+            change.revision,
+            known.changes + (known.revision > 0) if known else 1,
+            change.at or (known.at if known else 0.0),
+            setter,
+        )
+
+    def _barriers(self, nodes: tuple[NodeView, ...]) -> tuple[Barrier, ...]:
+        names = [n.name for n in nodes]
+        waiting = {(n.name, w.names[0]) for n in nodes for w in n.waits if w.what == "barrier" and w.names}
+        found = []
+        for (name, generation), arrived in self._arrivals.items():
+            missing = tuple(n for n in names if n not in arrived)
+            held = any((n, name) in waiting and self._visits.get((name, n), 0) == generation for n in arrived)
+            found.append(Barrier(name, generation, tuple(arrived), missing if held else (), not held))
+        return tuple(found)
+
+    # --- views --------------------------------------------------------------------------------------------------
+
+    def _judge(self) -> Judgement | None:
+        """The judgement, made anew when something that it hangs on has come; None while all goes well."""
+        state = self.state
+        if not (state.causes or ev.ABORT in state.flags or state.verdict):
+            return None
+        marks = (len(state.causes), len(state.flags), state.verdict, bool(state.verdict) and state.events)
+        if marks != self._judged:
+            self._judged, self._judgement = marks, judge(state)
+        return self._judgement
+
+    def _view(self, node: NodeState) -> NodeView:
+        word = node.verdict or node.state
+        if not node.verdict and node.failure is not None:
+            word = ev.ERROR
+        return NodeView(
+            name=harmless_line(node.name, 63), index=node.index, machine=harmless_line(node.machine, 63),
+            address=harmless_line(node.address, 63), host=harmless_line(node.host, 63),
+            configurations=node.configurations, word=word,
+            trouble=word in st.BAD or bool(node.lost) or node.failure is not None,
+            doing=_doing(node), since=node.since,
+            cells=_cells(node), waits=tuple(self._waiting(node, w) for w in node.waits.values()),
+            steps=tuple(_step(s) for s in node.steps.values()), bars=tuple(self._bars.get(node.name, ())),
+            results=node.results, reason=harmless_line(node.reason or node.lost or node.results_reason),
+        )  # fmt: skip
+
+    def _waiting(self, node: NodeState, wait: st.Wait) -> Waiting:
+        who: tuple[str, ...] = ()
+        if wait.what == "barrier" and wait.names:
+            visit = self._visits.get((wait.names[0], node.name), 0)
+            arrived = self._arrivals.get((wait.names[0], visit), {})
+            who = tuple(n for n in self.state.nodes if n not in arrived)
+        elif wait.what == "get":
+            who = tuple(dict.fromkeys(n for name in wait.names if (n := self._host(name))))
+        return Waiting(wait.what, wait.names, wait.since, wait.timeout, who)
+
+
+def wait_label(what: str, names: Sequence[str]) -> str:
+    """What a call waits for, in a few words."""
+    return harmless_line(" ".join(dict.fromkeys((what, *names))), 80)
+
+
+def _key(event: ev.StepStarted | ev.StepEnded) -> StepKey:
+    return StepKey(event.target, event.configuration, event.step)
+
+
+def _step(step: StepState) -> StepView:
+    return StepView(
+        step.key, step.verdict, step.started_at, step.duration, step.timeout, step.exit_code,
+        harmless_line(step.reason), harmless_line(step.task, 80),
+    )  # fmt: skip
+
+
+def _cells(node: NodeState) -> dict[str, str]:
+    """The worst word of each target: a bad verdict, else what goes on, else how it ended, else planned."""
+    cells: dict[str, str] = {target: st.PLANNED for target, _, _ in node.targets}
+    left: dict[str, int] = {}
+    for target, _, steps in node.targets:
+        left[target] = left.get(target, 0) + len(steps)
+    for key, step in node.steps.items():
+        word = step.verdict or (st.WAITING if node.waits or node.wants else st.RUNNING)
+        if step.verdict:
+            left[key.target] = left.get(key.target, 1) - 1
+        if _RANK.get(word, 0) > _RANK.get(cells.get(key.target, st.PLANNED), 0):
+            cells[key.target] = word
+    if not node.verdict:
+        for target, count in left.items():
+            if count > 0 and cells.get(target) in (ev.PASSED, ev.SKIPPED):
+                cells[target] = st.RUNNING
+    return cells
+
+
+_RANK = {
+    st.PLANNED: 0, ev.SKIPPED: 1, ev.PASSED: 2, st.RUNNING: 3, st.WAITING: 4, ev.CANCELLED: 5, ev.ABORTED: 6,
+    ev.MISSING: 7, ev.TIMEOUT: 8, ev.ERROR: 9, ev.FAILED: 10,
+}  # fmt: skip
+
+
+def _doing(node: NodeState) -> str:
+    """What the node is at: its step and what it waits for, or why it ended so."""
+    if node.verdict or node.lost:
+        return harmless_line(node.reason or node.lost or node.results_reason, 160)
+    if node.failure is not None:
+        return harmless_line(node.failure.reason, 160)
+    words = [str(node.current.key)] if node.current else []
+    if node.waits:
+        words.append("waits for " + ", ".join(wait_label(w.what, w.names) for w in node.waits.values()))
+    elif node.wants is not None:
+        words.append(f"ansible: {node.current.task}" if node.current and node.current.task else "waits for ansible")
+    return harmless_line(" ".join(words), 160)
