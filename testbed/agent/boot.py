@@ -134,7 +134,9 @@ def boot(header, stream):
         left -= len(agent)
         path = place(workspace, header, agent, made)
         told = json.dumps({"workspace": workspace, "made": made, "plan": header["plan"], "files": header["files"]})
-        os.execv(sys.executable, [sys.executable, "-I", "-S", path, "start", told])  # noqa: S606
+        # What belongs to whoever starts an agent is not the agent's, which outlives it.
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("TESTBED_")}
+        os.execve(sys.executable, [sys.executable, "-I", "-S", path, "start", told], environment)  # noqa: S606
     except Refusal as refusal:
         answer = refusal.answer
     except OSError as error:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from testbed.agent import process
 from testbed.errors import LabError
 from testbed.events import COLLECT, SERVE, START
 from testbed.run.executor import (
@@ -36,6 +37,12 @@ PLAYBOOKS = {
     CHECK: "testbed-check.yml",
 }
 """The playbook of each phase, in the run's ``playbooks/``."""
+
+MARK = "TESTBED_BURST"
+"""The environment variable that all processes of a burst on this machine have; agents drop it."""
+
+SWEEP_GRACE = 2.0
+"""Seconds between TERM and KILL for what a cancelled burst left."""
 
 _OUTCOMES = {
     "runner_on_ok": OK,
@@ -84,8 +91,11 @@ class AnsibleBursts:
         name = f"{burst.number:03d}-{burst.phase}"
         work = self._private / "bursts" / name
         work.mkdir(parents=True, mode=0o700)
+        mark = f"{self._private}/{name}"
         try:
-            runner, tail = self._play(burst, name, work, on_result, cancelled)
+            runner, tail = self._play(burst, mark, work, on_result, cancelled)
+            if runner.status == "canceled":
+                self._sweep(mark)
         finally:
             log = self._keep_log(work, name)
             shutil.rmtree(work, ignore_errors=True)
@@ -97,7 +107,7 @@ class AnsibleBursts:
         )
 
     def _play(
-        self, burst: Burst, name: str, work: Path, on_result: Callable[[TaskResult], None], cancelled: threading.Event
+        self, burst: Burst, mark: str, work: Path, on_result: Callable[[TaskResult], None], cancelled: threading.Event
     ) -> tuple[Any, list[str]]:
         import ansible_runner
 
@@ -119,11 +129,11 @@ class AnsibleBursts:
                 private_data_dir=str(work),
                 project_dir=str(self._playbooks),
                 artifact_dir=str(work / "artifacts"),
-                ident=name,
+                ident=work.name,
                 playbook=PLAYBOOKS[burst.phase],
                 inventory=str(self._inventory),
                 extravars={"testbed_batch": list(burst.nodes), "testbed_steps": dict(burst.steps)},
-                envvars=dict(self._environment),
+                envvars={**self._environment, MARK: mark},
                 forks=min(len(burst.nodes), self._forks),
                 settings={"pexpect_timeout": _CANCEL_CHECK, "suppress_ansible_output": True},
                 event_handler=on_event,
@@ -135,6 +145,16 @@ class AnsibleBursts:
                 f"Ansible could not be started for {burst.phase}: {error}", "see `testbed doctor`"
             ) from error
         return runner, tail
+
+    def _sweep(self, mark: str) -> None:
+        """Stop what a cancelled Ansible left here: its workers are in sessions of their own and work on without it."""
+
+        def left() -> list[process.Process]:
+            # The connections that ssh keeps open are other bursts' too.
+            found = process.find((), (f"{MARK}={mark}".encode(),))
+            return [p for p in found if not p.command.startswith("ssh: ")]
+
+        process.stop(left, SWEEP_GRACE)
 
     def _keep_log(self, work: Path, name: str) -> Path:
         """The burst's output, as Ansible printed it, outlives its folder."""

@@ -85,6 +85,7 @@ class Loop:
         self._running: dict[int, Running] = {}
         self.etcd_lost = False
         self._rescue: threading.Event | None = None
+        self._rescue: threading.Event | None = None
 
     def run(self) -> None:
         """Start the nodes and see them through."""
