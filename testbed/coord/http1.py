@@ -99,12 +99,18 @@ class Connection:
         self._file = self._socket.makefile("rb")
         self._headers: dict[str, str] = {}
 
-    def post(self, path: str, body: bytes, token: str, timeout: float) -> int:
-        """Send a request and read the answer's head; gives the status. Raises OSError."""
+    def post(self, path: str, body: bytes, token: str, timeout: float, last: bool = False) -> int:
+        """Send a request and read the answer's head; gives the status. Raises OSError.
+
+        ``last`` tells the server that no other request follows. Go's server then lets its handler read the body while
+        it answers; otherwise it throws away, as soon as the answer begins, what of the body was not read by then.
+        """
         self._socket.settimeout(timeout)
         host = str(self.endpoint).partition("://")[2]
         head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
         head += f"Content-Length: {len(body)}\r\n"
+        if last:
+            head += "Connection: close\r\n"
         if token:
             head += f"Authorization: {token}\r\n"
         self._socket.sendall(head.encode("latin-1") + b"\r\n" + body)

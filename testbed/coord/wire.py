@@ -296,7 +296,7 @@ class Client:
             self._streams.append(stream)
         try:
             self.check()
-            status = connection.post(path, data, token, self.answer)
+            status = connection.post(path, data, token, self.answer, last=True)
             if status != 200:
                 judge(status, connection.read())
         except BaseException:

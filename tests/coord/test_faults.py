@@ -307,6 +307,30 @@ def test_compacted_while_away(server):
         store_or_client.close()
 
 
+def test_hundreds_of_spans_are_accepted_at_once(server):
+    """A watch of hundreds of spans is accepted whole at the first attempt, also while others write."""
+    store = GatewayStore(client_of(server, patience=0, answer=3))
+    writer = GatewayStore(client_of(server))
+    done = threading.Event()
+
+    def write() -> None:
+        while not done.is_set():
+            writer.commit([Put(PREFIX + "x", b"")])
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        revision = store.range(PREFIX).revision
+        for _ in range(10):
+            watch = store.watch([Span(f"{PREFIX}{n}", "", revision) for n in range(400)])
+            watch.close()
+    finally:
+        done.set()
+        thread.join()
+        store.close()
+        writer.close()
+
+
 def test_fail_over(server):
     """With several endpoints a dead one is left for a living one, by calls and watches."""
     rest = {"user": "runner", "password": "runner-secret", "ca": server.tls.authority} if server.tls else {}
