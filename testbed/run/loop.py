@@ -85,7 +85,6 @@ class Loop:
         self._running: dict[int, Running] = {}
         self.etcd_lost = False
         self._rescue: threading.Event | None = None
-        self._rescue: threading.Event | None = None
 
     def run(self) -> None:
         """Start the nodes and see them through."""
@@ -272,7 +271,7 @@ class Loop:
                 self._conductor.served()
                 for node in burst.nodes:
                     if (burst.number, node) in self._owed and not self._conductor.aborted:
-                        self._answer(burst, node, *self._phases.unserved(burst, node, reason))
+                        self._leave(burst, node, self._phases.unserved(burst, node, reason))
                     self._phases.close_log(burst, node)
             case "collect":
                 for node in burst.nodes:
@@ -367,6 +366,13 @@ class Loop:
             self.inbox.put(BurstDone(burst, None, error.message))
         except Exception as error:  # noqa: BLE001  raised again by the loop, which would wait for ever for a dead thread
             self.inbox.put(Failed(error))
+
+    def _leave(self, burst: Burst, node: str, verdict: tuple[str, str] | None) -> None:
+        """The burst is over without the node's step: that failed, or (None) goes into another burst."""
+        if verdict is not None:
+            self._answer(burst, node, *verdict)
+        elif self._owed.pop((burst.number, node)) == self._serial[node]:
+            self._conductor.wanted(node, self._serial[node], burst.steps[node])
 
     def _answer(self, burst: Burst, node: str, verdict: str, reason: str) -> None:
         """Tell the node how its Ansible step ended: once for each burst, and not if it waits no longer for that step.
