@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +26,9 @@ RECORD_LIMIT = 64 * 1024**2
 """Bytes of a node's own record of events; a larger one is left for people to read."""
 
 NEVER_STARTED = "its agent never started"
+
+_REFUSAL = re.compile(r"^\[ERROR\]: (?P<why>.+)\nOrigin: (?P<place>.+)", re.MULTILINE)
+"""How Ansible ends over content that it cannot even begin, for all of its nodes at once."""
 
 
 class Phases:
@@ -111,11 +115,20 @@ class Phases:
             self._failures[burst.number, task.node] = f"task {task.task!r} failed: {task.message[:500]}"
         return None
 
-    def unserved(self, burst: Burst, node: str, output: str) -> tuple[str, str]:
-        """The verdict of a step that its burst has left without reaching the end."""
+    def unserved(self, burst: Burst, node: str, output: str) -> tuple[str, str] | None:
+        """The verdict of a step that its burst has left without reaching the end.
+
+        None where Ansible ended over the step of another node: then this one has still to be done.
+        """
         failed = self._failures.pop((burst.number, node), None)
         if failed:
             return FAILED, failed
+        refusal = _REFUSAL.search(output)
+        if refusal:
+            others = [other for other in burst.nodes if other != node]
+            if any(f"{self._directory.playbooks / other}/" in refusal["place"] for other in others):
+                return None
+            return FAILED, f"Ansible refuses it: {' '.join(refusal['why'].split())[:500]} ({refusal['place'].strip()})"
         lines = [line for line in output.splitlines() if line.strip()]
         return ERROR, "Ansible did not finish the step: " + (" ".join(lines[-3:])[:500] or "it gave no reason")
 

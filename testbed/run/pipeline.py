@@ -73,7 +73,7 @@ def plan_of(options: Options, run: str | None = None) -> tuple[RunPlan, Inventor
         local_root=str(options.workspaces or RunDirectory(directory).workspaces),
         targets=options.targets,
         continue_on_error=options.continue_on_error,
-        inventories=[str(Path(source).absolute()) for source in options.inventories],
+        inventories=inventory.sources if inventory else (),
     )
     return made, inventory
 

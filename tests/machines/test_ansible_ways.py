@@ -1,0 +1,198 @@
+"""What Ansible users keep beside a playbook or an inventory works beside a spec, found where Ansible finds it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from machines_bench import Bench, Done, left_on
+
+from testbed import events
+from testbed.lab import practice
+
+WAYS = Path(__file__).parent.parent / "cases" / "ansible-ways"
+PASSWORD = "open sesame\n"  # of the vaulted values under `WAYS`
+SECRETS = ("from the inline value", "from the vaulted file", "from the tasks file")
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> Path:
+    """The vault's password file."""
+    path = tmp_path / "vault-password"
+    path.touch(mode=0o600)
+    path.write_text(PASSWORD)
+    return path
+
+
+def role_elsewhere(folder: Path, words: str) -> None:
+    """Write an ansible.cfg whose roles_path leads to a role of its own, and another group for facts' callers."""
+    tasks = folder / "elsewhere" / "outsider" / "tasks"
+    tasks.mkdir(parents=True)
+    copy = {"content": f"{words}\n", "dest": "{{ testbed.workspace }}/role.txt", "mode": "0644"}
+    (tasks / "main.yml").write_text(yaml.safe_dump([{"ansible.builtin.copy": copy}]))
+    (folder / "ansible.cfg").write_text("[defaults]\nroles_path = elsewhere\n")
+
+
+CALLER = """\
+deployment: caller
+configurations:
+  caller:
+    init: {roles: [outsider], gather_facts: false}
+    publish: cp role.txt "$TESTBED_REPORTS/"
+nodes:
+  one: {configurations: [caller]}
+"""
+
+
+def test_everything_beside_spec_and_inventory_is_found(bench: Bench, vault: Path) -> None:
+    """Roles, modules, collections, filters, variables, vaulted values, files and templates: each task sees its own."""
+    done = bench.run(
+        WAYS / "spec/deployment.yml", "-i", WAYS / "inventory/lab.yml", "-p", "volume=whispered",
+        "--vault-password-file", vault,
+    )  # fmt: skip
+    assert done.code == 0, done.said
+    expected = yaml.safe_load((WAYS / "expected.yml").read_text())
+    found = {node: {name: done.report(node, name) for name in files} for node, files in expected.items()}
+    assert found == expected
+    assert not (done.directory / "nodes/pair-1/reports/stamp.txt").exists(), "the role's `when` was not heeded"
+    assert not (done.directory / "nodes/single/reports/greeting.never.txt").exists()
+
+
+def test_vaulted_values_stay_out_of_what_is_kept(bench: Bench, vault: Path) -> None:
+    """After a run no vaulted value lies in the run directory, but where a task wrote it into a report."""
+    inventory = ("-i", WAYS / "inventory/lab.yml")
+    done = bench.run(WAYS / "spec/deployment.yml", *inventory, "--vault-password-file", vault)
+    assert done.code == 0, done.said
+    holders = {
+        path.relative_to(done.directory).as_posix()
+        for path in done.directory.rglob("*")
+        if path.is_file() and not path.is_symlink() and any(s in path.read_text(errors="replace") for s in SECRETS)
+    }
+    assert {path for path in holders if not re.fullmatch(r"nodes/[^/]+/reports/.*", path)} == set()
+    assert holders
+
+
+@pytest.mark.parametrize("password", ["", "wrong\n"])
+def test_a_vault_that_stays_shut_is_told(bench: Bench, vault: Path, password: str) -> None:
+    """Without the password, or with a wrong one, the user is told of --vault-password-file and nothing was begun."""
+    vault.write_text(password or PASSWORD)
+    given = ["--vault-password-file", vault] if password else []
+    spec = bench.spec(CALLER)
+    variables = spec.parent / "group_vars"
+    variables.mkdir()
+    (variables / "all.yml").write_bytes((WAYS / "spec/group_vars/whisperer.yml").read_bytes())
+    done = bench.run(spec, "-i", WAYS / "inventory/lab.yml", *given)
+    assert done.code == 2
+    assert "vaulted" in done.err
+    assert "--vault-password-file" in done.err
+    assert "Traceback" not in done.said
+    assert not done.directory.exists()
+
+
+@pytest.mark.parametrize("place", ["spec", "inventory", "both"])
+def test_ansible_cfg_holds_beside_spec_and_inventory(bench: Bench, tmp_path: Path, place: str) -> None:
+    """ansible.cfg is taken from beside the spec, else from beside the inventory; its paths are relative to itself."""
+    spec = bench.spec(CALLER)
+    inventory = tmp_path / "lab" / "hosts.ini"
+    inventory.parent.mkdir()
+    inventory.write_text("here ansible_connection=local ansible_python_interpreter='{{ ansible_playbook_python }}'\n")
+    if place in ("spec", "both"):
+        role_elsewhere(spec.parent, "beside the spec")
+    if place in ("inventory", "both"):
+        role_elsewhere(inventory.parent, "beside the inventory")
+    done = bench.run(spec, "-i", inventory)
+    assert done.code == 0, done.said
+    assert done.report("one", "role.txt") == f"beside the {'inventory' if place == 'inventory' else 'spec'}\n"
+
+
+STUCK = """\
+deployment: stuck
+configurations:
+  failing:
+    init:
+      gather_facts: false
+      {content}
+      post: touch post-ran
+    test: test -e post-ran && touch never
+    finalise: test -e post-ran && ! test -e never
+nodes:
+  one: {configurations: [failing]}
+"""
+FAILING = {
+    "role-unknown": ("roles: [nosuchrole]", "nosuchrole"),
+    "module-unknown": ("ansible: [{nosuchmodule: {}}]", "nosuchmodule"),
+    "variable-undefined": ('ansible: [{ansible.builtin.debug: {msg: "{{ nosuchvariable }}"}}]', "nosuchvariable"),
+    "task": ("ansible: [{name: This one, ansible.builtin.command: /bin/false}]", "This one"),
+    "handler": ("roles: [brittle]", "the handler breaks"),
+    "assertion": ("ansible: [{ansible.builtin.fail: {msg: said by the task}}]", "said by the task"),
+}
+
+
+@pytest.mark.parametrize("case", FAILING)
+def test_a_failing_step_says_what_failed(bench: Bench, case: str) -> None:
+    """What Ansible refuses or a task fails at is the step's failure, in Ansible's words, and finalise runs."""
+    content, words = FAILING[case]
+    spec = bench.spec(STUCK.replace("{content}", content))
+    for part, tasks in (
+        ("tasks", [{"ansible.builtin.command": "true", "notify": "the handler breaks"}]),
+        ("handlers", [{"name": "the handler breaks", "ansible.builtin.command": "/bin/false"}]),
+    ):
+        folder = spec.parent / "roles" / "brittle" / part
+        folder.mkdir(parents=True)
+        (folder / "main.yml").write_text(yaml.safe_dump(tasks))
+    done = bench.run(spec)
+    assert done.code == 1, done.said
+    first = done.out.partition("\n\n")[2].partition("\n\n")[0]
+    assert "one failing.init.main" in first
+    assert words in first
+    ended = {(e.target, e.step): e.verdict for e in done.told(events.StepEnded)}
+    assert ended["finalise", "main"] == "passed"
+
+
+OVER_SSH = """\
+deployment: over-ssh
+finalise: all
+configurations:
+  web:
+    deploy:
+      become: true
+      ansible:
+        - ansible.builtin.copy: {src: page.txt, dest: /run/page.txt, mode: "0644"}
+        - ansible.builtin.copy:
+            content: "{{ ansible_facts.user_id }} {{ hostvars['web-1'].ansible_host }} {{ groups.web | length }}\\n"
+            dest: /run/seen.txt
+            mode: "0644"
+    test:
+      pre:
+        gather_facts: true
+        ansible:
+          - ansible.builtin.copy: {content: "{{ ansible_facts.user_id }}", dest: /tmp/plain.txt, mode: "0644"}
+      run: |
+        cat /run/page.txt /run/seen.txt /tmp/plain.txt > all.txt
+        stat -c ' %U %U' /run/page.txt >> all.txt
+        id -un >> all.txt
+    publish: cp all.txt "$TESTBED_REPORTS/"
+    finalise:
+      ansible:
+        - ansible.builtin.file: {path: "{{ item }}", state: absent}
+          loop: [/run/page.txt, /run/seen.txt, /tmp/plain.txt]
+          become: true
+nodes:
+  web: {configurations: [web], count: 2}
+"""
+
+
+@pytest.mark.lab
+def test_become_of_a_target_over_ssh(bench: Bench, practice_lab: practice.Lab) -> None:
+    """`become: true` on a target makes its tasks root's and nothing else; files beside the spec travel over SSH."""
+    spec = bench.spec(OVER_SSH)
+    (spec.parent / "page.txt").write_text("a page\n")
+    hosts = {h.name: {"ansible_user": "lab-admin"} for h in practice_lab.hosts[:2]}
+    done: Done = bench.run(spec, "-i", bench.inventory(practice_lab, hosts))
+    assert done.code == 0, done.said
+    second = practice_lab.hosts[1].address
+    for node in ("web-0", "web-1"):
+        assert done.report(node, "all.txt") == f"a page\nroot {second} 2\nlab-admin root root\nlab-admin\n"
+    assert left_on(practice_lab) == {}
