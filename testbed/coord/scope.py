@@ -128,6 +128,7 @@ class Scope:
         self._flags: dict[str, Flag] = {}
         self._flags_following: Following | None = None
         self._flags_error: StoreError | None = None
+        self._closed = False
 
     def set(self, key: str, value: bytes) -> None:
         """Set the user's value ``key``; raises BadKey, TooLarge."""
@@ -208,10 +209,14 @@ class Scope:
 
     def close(self) -> None:
         """End all waits; they raise StoreError."""
+        with self._changed:
+            self._closed = True
+            following = self._flags_following
+            self._changed.notify_all()
+        if following is not None:
+            following.close()
         if self._own_feed:
             self.feed.close()
-        elif self._flags_following is not None:
-            self._flags_following.close()
 
     def _await(self, come: Callable[[], T | None], what: str, timeout: float | None, cancelled: Cancel | None) -> T:
         """Wait until ``come()`` gives something; it is asked again whenever something has changed."""
@@ -222,6 +227,8 @@ class Scope:
             with self._changed:
                 self._follow_flags()
                 while True:
+                    if self._closed:
+                        raise StoreError("the wait was given up: the scope is closed")
                     found = come()
                     if found is not None:
                         return found

@@ -115,6 +115,7 @@ class EtcdProcess:
         """Let it neither answer nor hang up."""
         assert self.process is not None
         os.kill(self.process.pid, signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)  # its threads run on until one of them has taken the signal
 
     def thaw(self) -> None:
         """Undo `freeze`."""

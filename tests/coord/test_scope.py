@@ -178,6 +178,7 @@ def test_store_away_for_too_long_ends_the_wait(scope, memory):
     with memory.outage():
         wait = Background(scope.wait, "never")
         assert isinstance(wait.join().error, Unavailable)
+        assert isinstance(Background(scope.wait_flag, "finalise").join().error, Unavailable)
     assert scope.wait("there", 30) == b"1"
 
 
@@ -196,14 +197,17 @@ def test_time_out_holds_while_the_store_is_away():
     store.close()
 
 
-def test_closing_ends_waits(memory):
-    """Closing the scope ends its waits."""
-    scope = Scope(memory, "r1", "server")
+@pytest.mark.parametrize("shared", [False, True])
+def test_closing_ends_waits(memory, shared):
+    """Closing the scope ends its waits, also where its feed goes on for others."""
+    feed = Feed(memory)
+    scope = Scope(memory, "r1", "server", feed if shared else None)
     scope.set("there", b"")
     scope.wait("there")
     wait = Background(scope.wait, "never")
     scope.close()
     assert isinstance(wait.join().error, StoreError)
+    feed.close()
 
 
 def test_scopes_share_a_feed(memory):
