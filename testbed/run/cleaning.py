@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Set
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,14 +47,25 @@ class Cleaning:
             self._close_scope(self.options.etcd.cluster)
         state = fold(self.directory.read_events())
         left = {n.name for n in state.in_order if n.results != "collected" and n.failure is None}
-        if not left:
-            return
+        if left:
+            yield from self._fetch(left)
+        self._remove_secrets()
+
+    def _fetch(self, left: Set[str]) -> Iterator[str]:
         plan, inventory = plan_of(self.options, self.frozen["run"])
         nodes = tuple(p.node.name for p in plan.nodes if p.node.name in left)
         with tempfile.TemporaryDirectory(prefix="testbed-clean-") as scratch:
             answers = self._collect(plan, inventory, nodes, Path(scratch))
         for node in nodes:
             yield self._settle(node, answers.get(node))
+
+    def _remove_secrets(self) -> None:
+        """Remove what a controller that was killed left in the run directory: secrets, its etcd's data."""
+        for home in (self.directory.private, *(self.directory.path / "etcd").glob("etcd-*")):
+            if home.is_dir():
+                shutil.rmtree(home)
+        with suppress(OSError):  # not there; or a workspace is left, which was told
+            self.directory.workspaces.rmdir()
 
     def _close_scope(self, cluster: ExternalCluster) -> None:
         """Delete the users and keys that the run may have left on the lab's cluster; its own server left none."""
@@ -84,7 +96,7 @@ class Cleaning:
             for task in answers.values():
                 if "path" in task.result:
                     archive = Path(str(task.result["path"]))
-                    archive.replace(self.directory.nodes / f"{task.node}.tar.gz")
+                    shutil.move(archive, self.directory.nodes / f"{task.node}.tar.gz")  # maybe to another file system
         finally:
             executor.close()
         return answers

@@ -300,6 +300,7 @@ class Loop:
     def _on_interruption(self, signal: str) -> None:
         if self.interrupted:
             self.abandoned = True
+            self._hear_abort()
             for node in self._names:
                 if self._conductor.phase(node) != HOME:
                     self._phases.abandon(node)
@@ -310,6 +311,15 @@ class Loop:
             message=f"{signal}: aborting; nodes finalise and logs come home. Once more stops waiting for that",
         )  # fmt: skip
         self._abort(f"the operator stopped the run ({signal})", {"verdict": "cancelled"})
+
+    def _hear_abort(self) -> None:
+        """Record the abort flag, should its watch be too late to tell of it."""
+        if self._conductor.aborted or self.etcd_lost:
+            return
+        with suppress(StoreError):  # then nobody was told to abort
+            flag = self._scope.flag(ABORT)
+            if flag is not None:
+                self._on_flag(watching.Flagged(flag.name, flag.by, flag.why, dict(flag.cause)))
 
     # --- what is done -------------------------------------------------------------------------------------------
 

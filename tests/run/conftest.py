@@ -22,6 +22,23 @@ LIMIT = 120.0
 """Seconds after which a test gives up on a run."""
 
 
+def living(state: Path, run: str) -> list[int]:
+    """Processes with the run's mark in their environment, or that stand in its state or name it."""
+    mark, home = f"TESTBED_RUN={run}".encode(), str(state)
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            environ, folder = (entry / "environ").read_bytes(), str((entry / "cwd").readlink())
+            words = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if mark in environ.split(b"\0") or folder.startswith(home) or home.encode() in words:
+            found.append(int(entry.name))
+    return found
+
+
 class Run:
     """One ``testbed run`` as a process of its own, with its state in a folder of its own."""
 
@@ -114,19 +131,8 @@ class Run:
 
     def processes(self) -> list[int]:
         """Whatever lives of the run: its steps, its agents, its etcd."""
-        mark, home = f"TESTBED_RUN={self.name}".encode(), str(self.state)
-        found = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit() or int(entry.name) == self.process.pid:
-                continue
-            try:
-                environ, folder = (entry / "environ").read_bytes(), os.readlink(entry / "cwd")
-                words = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if mark in environ.split(b"\0") or folder.startswith(home) or home.encode() in words:
-                found.append(int(entry.name))
-        return found
+        runs = [p.name for p in (self.state / "runs").glob("*")]
+        return [pid for run in runs or ["-"] for pid in living(self.state, run) if pid != self.process.pid]
 
     def etcd(self) -> int:
         """The process id of the run's server."""
@@ -134,7 +140,7 @@ class Run:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
-                    if os.readlink(entry / "cwd").startswith(home):
+                    if str((entry / "cwd").readlink()).startswith(home):
                         return int(entry.name)
                 except OSError:
                     continue
@@ -187,3 +193,17 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     yield begin
     for run in runs:
         run.kill()
+
+
+@pytest.fixture
+def nothing_left() -> Callable[[Path, str], None]:
+    """Check that nothing is left of a run with its state in a folder."""
+
+    def check(state: Path, run: str) -> None:
+        path = state / "runs" / run
+        assert living(state, run) == []
+        assert not (path / "private").exists()
+        assert not (path / "workspaces").exists()
+        assert [p.name for p in (path / "etcd").glob("*")] == ["etcd.log"]
+
+    return check

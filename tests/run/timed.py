@@ -15,5 +15,5 @@ from testbed.run.pipeline import Options, prepare
 request = replace(prepare(Options(Path(sys.argv[1]))), timing=Timing(**json.loads(sys.argv[2])))
 directory = directories.create(request.plan.run)
 outcome = execute(request, directory, PlainProgress(sys.stderr))
-print(report_text(outcome.state, outcome.judgement, directory), end="")
+sys.stdout.write(report_text(outcome.state, outcome.judgement, directory))
 sys.exit(outcome.judgement.exit_code)

@@ -1,0 +1,211 @@
+"""What goes wrong around a run: the operator, the controller itself, its etcd, the disk."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed import events
+from testbed.etcd import binary
+from testbed.run import directory as directories
+from testbed.run.controller import execute
+from testbed.run.freeze import Timing
+from testbed.run.pipeline import Options, prepare
+
+CASES = Path(__file__).parent.parent / "cases" / "runs"
+STAYS = CASES / "stays.yml"
+
+FILLS = """
+deployment: fills
+timeout: 1m
+configurations:
+  c: {test: 'cat /dev/zero > fill', finalise: echo finalised}
+nodes:
+  a: {configurations: [c]}
+"""
+
+
+def finalised(run: Any, *nodes: str) -> None:
+    """The nodes have finalised and their results are home."""
+    for node in nodes:
+        assert "finalised" in run.log(node, "c.finalise.main.out")
+        assert (run.path / "nodes" / node / "reports" / "finalised").exists()
+
+
+def test_second_interruption_does_not_wait(start: Callable[..., Any]) -> None:
+    """A second Ctrl-C ends the run at once, exit 130; `testbed clean` later brings home and removes what it left."""
+    run = start(CASES / "slow-finalise.yml")
+    run.await_line("waits: get never", 2)
+    run.process.send_signal(signal.SIGINT)
+    run.await_line("SIGINT: aborting")
+    run.process.send_signal(signal.SIGINT)
+    code, out = run.end()
+    assert code == 130, out
+    assert run.report()["verdict"] == "cancelled"
+    assert "the operator did not wait" in out
+    done = run.testbed("clean", run.name)
+    assert done.returncode == 0, done
+    finalised(run, "a", "b")
+    run.check_nothing_left()
+
+
+def test_interruption_before_nodes_live(start: Callable[..., Any]) -> None:
+    """Ctrl-C while the run is still being set up ends it, exit 130, with a report and nothing left."""
+    run = start(STAYS)
+    run.await_line("run stays-")
+    run.process.send_signal(signal.SIGINT)
+    code, out = run.end()
+    assert code == 130, (run.lines, out)
+    assert run.report()["verdict"] == "cancelled"
+    run.check_nothing_left()
+
+
+def test_interruption_of_the_last_phase(start: Callable[..., Any]) -> None:
+    """Ctrl-C when all nodes are home loses no report: the run ends as it would have."""
+    run = start(CASES / "finalise-explicit.yml")
+    run.await_line("a  waits: wait finalise")
+    assert run.testbed("finalise", run.name).returncode == 0
+    run.await_line("a  results are home")
+    run.process.send_signal(signal.SIGTERM)
+    code, out = run.end()
+    assert code in (0, 130), out
+    assert run.report()["verdict"] == ("passed" if code == 0 else "cancelled")
+    run.check_nothing_left()
+
+
+def test_killed_controller(start: Callable[..., Any]) -> None:
+    """After kill -9 of the controller the agents finalise by themselves; `testbed clean` fetches all and tidies up."""
+    run = start(STAYS, timing={"liveness": 3, "outage": 3})
+    run.await_line("waits: get never", 2)
+    agents = [os.pidfd_open(run.pid_of_agent(node)) for node in ("a", "b")]
+    os.kill(run.process.pid, signal.SIGKILL)
+    run.process.wait()
+    for agent in agents:
+        assert wait_for_end(agent)
+    done = run.testbed("clean", run.name)
+    assert done.returncode == 0, done
+    assert "a: fetched" in done.stderr
+    finalised(run, "a", "b")
+    run.check_nothing_left()
+
+
+def wait_for_end(pidfd: int) -> bool:
+    """Block until the process has ended, a minute at most."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    ended = bool(poll.poll(60_000))
+    os.close(pidfd)
+    return ended
+
+
+def test_etcd_gone_for_good(start: Callable[..., Any], tmp_path: Path) -> None:
+    """When the run's etcd dies and cannot be started again: exit 3, every node finalised, all results home."""
+    program = tmp_path / "etcd"
+    shutil.copy(binary.find(None).path, program)
+    run = start(STAYS, "--etcd-binary", str(program))
+    run.await_line("waits: get never", 2)
+    program.unlink()
+    os.kill(run.etcd(), signal.SIGKILL)
+    code, out = run.end()
+    assert code == 3, (run.lines, out)
+    assert run.report()["first_cause"]["machine"] == "etcd"
+    assert "it was ended by SIGKILL" in out
+    assert {n["name"]: n["results"] for n in run.report()["nodes"]} == {"a": "collected", "b": "collected"}
+    finalised(run, "a", "b")
+    run.check_nothing_left()
+
+
+def on_small_disk(size: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A run, and `testbed clean` after it, on a file system of that size, which is gone when they are."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: it mounts a small file system")
+    (folder / "deployment.yml").write_text(FILLS)
+    place = folder / "small"
+    place.mkdir()
+    script = f"""
+        mount -t tmpfs -o size={size} none "$1" || exit 99
+        "$2" -m testbed run "$3/deployment.yml" --run-dir "$1"
+        code=$?
+        "$2" -m testbed clean "$1" || code=98
+        ls -d "$1"/private "$1"/workspaces "$1"/etcd/etcd-* 2>/dev/null && code=97
+        exit $code"""
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", str(place), sys.executable, str(folder)]
+    environment = {**os.environ, "TESTBED_STATE_HOME": str(folder / "state")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert "bug" not in done.stderr, done.stderr
+    return done
+
+
+def test_disk_full_at_once(tmp_path: Path) -> None:
+    """A run that finds no room ends with exit 3 and says how much it needs."""
+    done = on_small_disk("256k", tmp_path)
+    assert done.returncode == 3, done
+    assert "make room, or choose another one with --run-dir" in done.stderr
+
+
+def test_disk_filled_by_a_node(tmp_path: Path) -> None:
+    """When a step fills the disk it is the first cause; what could not be brought home for that is fetched by clean."""
+    done = on_small_disk("200m", tmp_path)
+    assert done.returncode == 1, done
+    assert "First cause: a c.test.main: failed" in done.stdout
+    assert "No space left on device" in done.stdout
+    assert "a: fetched" in done.stderr
+
+
+def test_place_that_cannot_be_written(start: Callable[..., Any], tmp_path: Path) -> None:
+    """A run directory below a file is refused with exit 3 before anything starts."""
+    (tmp_path / "file").write_text("")
+    run = start(STAYS, "--run-dir", str(tmp_path / "file" / "run"))
+    code, _ = run.end()
+    assert code == 3
+    assert any("cannot make the run directory" in line for line in run.lines), run.lines
+    assert run.processes() == []
+    assert not list(run.state.rglob("events.jsonl"))
+
+
+@pytest.mark.parametrize("kind", [events.BurstStarted, events.StepStarted, events.FlagRaised])
+def test_bug_while_nodes_live(
+    kind: type[events.Event], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_left: Callable[[Path, str], None]
+) -> None:
+    """An error that nobody foresaw still has every node finalise and come home, and is told as it is."""
+    monkeypatch.setenv("TESTBED_STATE_HOME", str(tmp_path))
+    made = prepare(Options(CASES / "interrupted.yml"))
+    request = replace(made, timing=Timing(liveness=3))
+    directory = directories.create(request.plan.run)
+    broken = []
+
+    def listener(event: events.Event) -> None:
+        if isinstance(event, kind) and not broken:
+            broken.append(event)
+            raise RuntimeError("nobody foresaw this")
+        if kind is events.FlagRaised and isinstance(event, events.WaitStarted) and event.node == "a":
+            raise_abort(directory)
+
+    with pytest.raises(RuntimeError, match="nobody foresaw"):
+        execute(request, directory, listener)
+    recorded = list(directory.read_events())
+    assert isinstance(recorded[-1], events.RunEnded)
+    assert recorded[-1].exit_code == 70
+    home = {e.node for e in recorded if isinstance(e, events.ResultsCollected)}
+    if kind is not events.BurstStarted:  # that comes before anything is started
+        assert home == {"a", "b"}
+        for node in home:
+            assert "finalised" in (directory.logs(node) / "c.finalise.main.out").read_text()
+    assert directory.report_json.exists()
+    nothing_left(tmp_path, request.plan.run)
+
+
+def raise_abort(directory: directories.RunDirectory) -> None:
+    """`testbed abort`, from another process."""
+    subprocess.run([sys.executable, "-m", "testbed", "abort", directory.run], check=True, timeout=60)
