@@ -55,7 +55,8 @@ class Delivery:
         try:
             summary = self._pack_here() if _is_small(self._workspace) else self._pack_apart()
         except (OSError, Trouble) as error:
-            print(f"packing: {error}", file=sys.stderr)  # noqa: T201  the agent's log
+            with suppress(OSError):  # the disk with the log on it may be what is full
+                print(f"packing: {error}", file=sys.stderr, flush=True)  # noqa: T201  the agent's log
             summary = None
         if summary is None:
             self._outbox.say(Notice, level="warning", message="the results are not packed; collecting will try again")

@@ -207,7 +207,8 @@ def _become_agent(plan: Plan, workspace: Workspace, archive: str, held: int, go:
         traceback.print_exc()
         _tell(told, Trouble(BUG, f"the agent failed: {type(error).__name__}: {error}"))
     finally:
-        sys.stderr.flush()
+        with suppress(OSError):  # the disk with the log on it is full
+            sys.stderr.flush()
         os._exit(code)
 
 
