@@ -22,6 +22,7 @@ COMMANDS = {
     "status": "Show where a run and its nodes are.",
     "logs": "Print what the steps of a run wrote.",
     "report": "Report on a run: for a person, as JSON, or as JUnit XML.",
+    "tui": "Watch runs on a screen, and act on them.",
     "abort": "Stop all nodes now; they finalise.",
     "finalise": "Let all nodes end what they are at, then finalise.",
     "set": "Set a value for all nodes; `-` takes it from standard input.",

@@ -65,7 +65,7 @@ class LogSource(Protocol):
 
 
 class HomeLogs:
-    """The logs that lie in a run's directory: collected ones, Ansible's, and those of nodes that work on this machine."""
+    """The logs in a run's directory: collected ones, Ansible's, and those of nodes that work on this machine."""
 
     def __init__(self, directory: RunDirectory) -> None:
         self._directory = directory

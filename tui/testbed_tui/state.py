@@ -146,6 +146,7 @@ class Picture:
     started_at: float | None = None
     last_at: float | None = None
     ended_at: float | None = None
+    duration: float | None = None
     timeout: float | None = None
     nodes: tuple[NodeView, ...] = ()
     targets: tuple[str, ...] = ()
@@ -249,7 +250,8 @@ class Board:
         return Picture(
             run=state.run, deployment=state.deployment, description=harmless_line(state.description),
             verdict=state.verdict, exit_code=state.exit_code, reason=harmless_line(state.reason),
-            started_at=state.started_at, last_at=state.last_at, ended_at=state.ended_at, timeout=state.timeout,
+            started_at=state.started_at, last_at=state.last_at, ended_at=state.ended_at, duration=state.duration,
+            timeout=state.timeout,
             nodes=nodes, targets=tuple(t for t in ev.TARGETS if t in present),
             steps_done=self._done, steps_planned=self._planned,
             flags=dict(state.flags), judgement=self._judge(), values=dict(self._values), barriers=self._barriers(nodes),

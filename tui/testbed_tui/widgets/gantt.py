@@ -46,16 +46,16 @@ class Gantt(ScrollView, can_focus=True):
             super().__init__()
             self.node = node
 
-    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002  Textual's word
+    def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._nodes: Sequence[NodeView] = ()
+        self._lanes: Sequence[NodeView] = ()
         self._critical: dict[str, list[Stretch]] = {}
         self._start, self._end = 0.0, 1.0
         self._names = 4
 
     def show(self, nodes: Sequence[NodeView], path: Sequence[Stretch], start: float, end: float) -> None:
         """Show these lanes from ``start`` to ``end`` (Unix seconds)."""
-        self._nodes, self._start, self._end = nodes, start, max(end, start + 0.001)
+        self._lanes, self._start, self._end = nodes, start, max(end, start + 0.001)
         self._critical = {}
         for stretch in path:
             self._critical.setdefault(stretch.node, []).append(stretch)
@@ -68,7 +68,7 @@ class Gantt(ScrollView, can_focus=True):
 
     def action_move(self, by: int) -> None:
         """Go to another lane."""
-        self.cursor = min(max(0, self.cursor + by), max(0, len(self._nodes) - 1))
+        self.cursor = min(max(0, self.cursor + by), max(0, len(self._lanes) - 1))
 
     def watch_zoom(self) -> None:
         """Draw at the new scale."""
@@ -76,11 +76,11 @@ class Gantt(ScrollView, can_focus=True):
 
     def watch_cursor(self) -> None:
         """Bring the lane into view, and tell."""
-        if self._nodes:
+        if self._lanes:
             top, height = self.scroll_offset.y, self.size.height - 1
             if not top <= self.cursor < top + height:
                 self.scroll_to(y=self.cursor - height // 2, animate=False)
-            self.post_message(self.Moved(self._nodes[self.cursor].name))
+            self.post_message(self.Moved(self._lanes[self.cursor].name))
         self.refresh()
 
     def on_resize(self) -> None:
@@ -88,7 +88,7 @@ class Gantt(ScrollView, can_focus=True):
         self._resize()
 
     def _resize(self) -> None:
-        self.virtual_size = Size(self._names + 2 + self._cells(), len(self._nodes) + 1)
+        self.virtual_size = Size(self._names + 2 + self._cells(), len(self._lanes) + 1)
         self.refresh()
 
     def _cells(self) -> int:
@@ -100,9 +100,9 @@ class Gantt(ScrollView, can_focus=True):
         width = self.size.width
         if y == 0:
             body, head = self._scale(), Segment(" " * (self._names + 2), Style(dim=True))
-        elif y - 1 + top < len(self._nodes):
+        elif y - 1 + top < len(self._lanes):
             number = y - 1 + top
-            node = self._nodes[number]
+            node = self._lanes[number]
             head = Segment(
                 f"{node.name[: self._names].ljust(self._names)}{'◂' if number == self.cursor else ' '} ",
                 Style(bold=number == self.cursor),

@@ -28,7 +28,7 @@ class LogView(ScrollView, can_focus=True):
     needle: reactive[str] = reactive("")
     point: reactive[int] = reactive(-1)
 
-    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002  Textual's word
+    def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.lines: list[LogLine] = []
         self.with_names = True

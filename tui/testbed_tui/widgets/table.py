@@ -28,7 +28,7 @@ class Row(NamedTuple):
 class Table(DataTable[Text]):
     """Rows by key, one chosen by the cursor; the cursor stays on its row whatever happens around it."""
 
-    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002  Textual's word
+    def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id, cursor_type="row", zebra_stripes=True)
         self._headings: tuple[str, ...] = ()
         self._shown: dict[str, tuple[Cell, ...]] = {}

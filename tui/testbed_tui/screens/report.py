@@ -1,0 +1,160 @@
+"""The report: the verdict, what every target of every node came to, JUnit cases, files."""
+
+from __future__ import annotations
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.widgets import Static, TabbedContent, TabPane
+
+from testbed import events as ev
+from testbed.report.harmless import harmless_line
+from testbed.report.text import span
+from testbed_tui.papers import cases_of, files_of
+from testbed_tui.screens.base import View
+from testbed_tui.signs import look, style_of
+from testbed_tui.state import NodeView, Picture
+from testbed_tui.widgets.table import Cell, Row, Table
+
+
+class ReportView(View):
+    """Three tables under a headline; Enter on a result opens its log at the line where it stopped."""
+
+    MODE = "report"
+    BINDINGS = [
+        ("enter", "log", "Log"),
+        ("v", "tab('results')", "Results"),
+        ("j", "tab('cases')", "JUnit"),
+        ("l", "tab('files')", "Files"),
+        ("y", "copy", "Copy command"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._read: tuple[str, int] = ("", -1)
+
+    def body(self) -> ComposeResult:
+        """Make the headline and the tables."""
+        yield Static(id="headline")
+        with TabbedContent(id="parts", initial="results"):
+            with TabPane("Results", id="results"):
+                yield Table(id="resulttable")
+            with TabPane("JUnit", id="cases"):
+                yield Table(id="casetable")
+            with TabPane("Files", id="files"):
+                yield Table(id="filetable")
+
+    def show(self, picture: Picture, now: float) -> None:  # noqa: ARG002  a report knows no time
+        """See `View`."""
+        self.query_one("#headline", Static).update(_headline(picture))
+        if self.query_one("#parts", TabbedContent).active == "results":
+            rows = [row for node in picture.nodes for row in _results(node, picture)]
+            heads = ("node", "target", "configuration", "verdict", "exit", "took", "reason")
+            self.query_one("#resulttable", Table).show(heads, rows)
+        else:
+            self._show_papers(picture)
+
+    def _show_papers(self, picture: Picture) -> None:
+        """What lies in the run's directory; read when the run has moved on since it was read last."""
+        attachment = self.owner.attachment
+        if attachment is None or attachment.directory is None:
+            return
+        mark = (attachment.run, picture.events)
+        if mark == self._read:
+            return
+        self._read = mark
+        cases = [
+            Row(
+                str(n),
+                (
+                    Cell(c.suite), Cell(c.name), Cell(f"{look(c.verdict).sign} {c.verdict}", style_of(c.verdict)),
+                    Cell(span(c.seconds), "dim"), Cell(c.message),
+                ),
+            )
+            for n, c in enumerate(cases_of(attachment.directory))
+        ]  # fmt: skip
+        self.query_one("#casetable", Table).show(("suite", "case", "result", "took", "message"), cases)
+        files = [Row(f.name, (Cell(f.name), Cell(f"{f.size:,}", "dim"))) for f in files_of(attachment.directory)]
+        self.query_one("#filetable", Table).show((f"file in {attachment.directory.path}", "bytes"), files)
+
+    def on_data_table_row_selected(self) -> None:
+        """Open what the row tells of."""
+        self.action_log()
+
+    def on_tabbed_content_tab_activated(self) -> None:
+        """Bring what is seen now up to date."""
+        self.refresh_view()
+
+    def action_tab(self, name: str) -> None:
+        """Show another tab."""
+        self.query_one("#parts", TabbedContent).active = name
+        self.query_one({"results": "#resulttable", "cases": "#casetable", "files": "#filetable"}[name]).focus()
+
+    def action_log(self) -> None:
+        """Open the log of the result under the cursor, where it stopped."""
+        if self.query_one("#parts", TabbedContent).active != "results":
+            return
+        chosen = self.query_one("#resulttable", Table).chosen
+        if chosen is None:
+            return
+        name, target, configuration, step = chosen.split("/")
+        self.owner.open_log(name, f"{configuration}.{target}.{step or 'main'}" if target else "", at_failure=True)
+
+    def action_copy(self) -> None:
+        """Copy the command line that does the same."""
+        self.owner.copy_command(None)
+
+
+def _headline(picture: Picture) -> Text:
+    """The verdict, the first cause, and what it induced."""
+    if not picture.events:
+        return Text("no events yet")
+    word = picture.verdict or "not over yet"
+    text = Text(f"{look(picture.verdict).sign} {word.upper()}", "bold " + style_of(picture.verdict))
+    if picture.duration is not None:
+        text.append(f"  in {span(picture.duration)}, exit code {picture.exit_code}", "not bold")
+    judgement = picture.judgement
+    cause = picture.first_cause
+    if cause is None or judgement is None:
+        return text
+    text.append(f"\nFirst cause: {harmless_line(cause.where, 120) or 'the run'}: ", "bold")
+    text.append(cause.verdict, style_of(cause.verdict))
+    if cause.reason:
+        text.append(f"\n  {harmless_line(cause.reason)}", "not bold")
+    if cause.advice:
+        text.append(f"\n  help: {harmless_line(cause.advice)}", "italic")
+    for title, causes in (("also wrong", judgement.further), ("induced by it", judgement.induced)):
+        if causes:
+            told = ", ".join(harmless_line(c.where, 60) or "the run" for c in causes[:4])
+            text.append(f"\n{title}: {told}{' ...' if len(causes) > 4 else ''}", "dim")
+    return text
+
+
+def _results(node: NodeView, picture: Picture) -> list[Row]:
+    """A row for each target of the node: from the judgement once the run is over, before that from its steps."""
+    judged = picture.judgement.nodes.get(node.name) if picture.judgement is not None and picture.over else None
+    rows = []
+    if judged is not None:
+        for t in judged.targets:
+            code = "" if t.exit_code is None else str(t.exit_code)
+            rows.append(_row(node.name, t.target, t.configuration, t.step, t.verdict, code, t.duration, t.reason))
+        if judged.verdict not in (ev.PASSED, ev.SKIPPED, *(t.verdict for t in judged.targets)):
+            rows.append(_row(node.name, "", "", "", judged.verdict, "", None, judged.reason))
+        return rows
+    for step in node.steps:
+        word = step.verdict or "running"
+        code = "" if step.exit_code is None else str(step.exit_code)
+        where = (step.key.target, step.key.configuration, step.key.step)
+        rows.append(_row(node.name, *where, word, code, step.duration if step.verdict else None, step.reason))
+    return rows
+
+
+def _row(
+    node: str, target: str, configuration: str, step: str, verdict: str, code: str, took: float | None, reason: str
+) -> Row:
+    return Row(
+        f"{node}/{target}/{configuration}/{step}",
+        (
+            Cell(node), Cell(target), Cell(configuration), Cell(f"{look(verdict).sign} {verdict}", style_of(verdict)),
+            Cell(code, "dim"), Cell(span(took) if took is not None else "", "dim"), Cell(harmless_line(reason)),
+        ),
+    )  # fmt: skip

@@ -1,0 +1,78 @@
+"""The screen in a browser: textual-serve, behind a token that every request must carry."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import shlex
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from testbed.errors import LabError, UsageError
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+Handler = Callable[["web.Request"], Awaitable["web.StreamResponse"]]
+
+
+def serve(words: Sequence[str], host: str, port: int) -> None:
+    """Serve ``testbed tui`` with these words until interrupted.
+
+    Whoever opens the page gets a screen of their own, with all that an operator may do; so nobody does without the
+    token. Raises UsageError where textual-serve is not installed, LabError where the port cannot be had.
+    """
+    try:
+        server = _server(shlex.join([sys.executable, "-m", "testbed", "tui", *words]), host, port)
+    except ImportError as error:
+        raise UsageError("--web needs textual-serve, which is not installed", "pip install 'testbed[web]'") from error
+    try:
+        server.serve()
+    except OSError as error:
+        raise LabError(f"cannot serve on {host}:{port}: {error.strerror}", "choose another port") from error
+
+
+def guard(token: str, cookie: str) -> Any:
+    """A middleware that lets in who has the token: in the address once, in a cookie from then on."""
+    from aiohttp import web
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        given = request.query.get("token")
+        if given is not None and request.path == "/" and hmac.compare_digest(given.encode(), token.encode()):
+            answer = web.HTTPFound("/")  # so that the token does not stay in the address bar
+            answer.set_cookie(cookie, token, httponly=True, samesite="Strict")
+            return answer
+        if not hmac.compare_digest(request.cookies.get(cookie, "").encode(), token.encode()):
+            raise web.HTTPForbidden(text="open the address that `testbed tui --web` printed, with its token\n")
+        origin = request.headers.get("Origin")
+        if origin is not None and origin.partition("://")[2] != request.host:
+            raise web.HTTPForbidden(text="this page is not of this server\n")
+        return await handler(request)
+
+    return check
+
+
+def _server(command: str, host: str, port: int) -> Any:
+    from textual_serve.server import Server
+
+    token = secrets.token_urlsafe(24)
+    shown = f"[{host}]" if ":" in host else host
+
+    class Guarded(Server):
+        """textual-serve's server with the guard in front of all its routes."""
+
+        async def _make_app(self) -> web.Application:
+            app: web.Application = await super()._make_app()
+            app.middlewares.append(guard(token, f"testbed-{port}"))
+            return app
+
+        async def on_startup(self, app: web.Application) -> None:  # noqa: ARG002  the library's signature
+            """Say where the page is, and nothing else."""
+            print(f"http://{shown}:{port}/?token={token}", flush=True)  # noqa: T201  this is the command's output
+
+        def initialize_logging(self) -> None:
+            """Leave logging as it is."""
+
+    return Guarded(command, host=host, port=port, title="testbed")
