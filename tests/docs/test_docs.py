@@ -165,7 +165,15 @@ def test_the_architecture_has_every_key() -> None:
     """The keys that testbed writes stand in docs/architecture.md."""
     keys = RunKeys("RUN")
     names = [keys.controller, keys.flag("abort"), keys.flag("finalise"), keys.value("KEY"), keys.alive("NODE")]
-    names += [keys.wants("NODE"), keys.served("NODE"), f"{keys.nodes}NODE/waiting/N", f"{keys.events}NODE/SEQUENCE"]
+    names += [
+        keys.wants("NODE"),
+        keys.served("NODE"),
+        keys.results("NODE"),
+        keys.home("NODE"),
+        keys.left("NODE"),
+        f"{keys.nodes}NODE/waiting/N",
+        f"{keys.events}NODE/SEQUENCE",
+    ]
     page = (ROOT / "docs/architecture.md").read_text("utf-8")
     assert f"`{keys.prefix}`" in page
     assert [name for name in names if f"`{name.removeprefix(keys.prefix)}`" not in page] == []
