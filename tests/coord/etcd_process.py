@@ -12,11 +12,10 @@ import signal
 import socket
 import ssl
 import subprocess
-import tempfile
 import threading
 import time
 import urllib.request
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -52,9 +51,9 @@ class EtcdProcess:
     """One etcd member on a free loopback port, with its own directory that `close` removes."""
 
     binary: str
+    directory: Path
     tls: ServerTls | None = None
     options: tuple[str, ...] = ()
-    directory: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="testbed-etcd-")))
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
 
@@ -66,6 +65,7 @@ class EtcdProcess:
     def start(self) -> EtcdProcess:
         """Start it (again, on the same data and port) and return once it serves."""
         self.port = self.port or _free_port()
+        self.directory.mkdir(exist_ok=True)
         command = [
             "setpriv", "--pdeathsig", "KILL",  # a test run that is killed leaves no server behind
             self.binary, "--data-dir", "data", "--listen-client-urls", self.url, "--advertise-client-urls", self.url,
@@ -168,13 +168,13 @@ def start_server(version: str, secure: bool, directory: Path, *options: str) -> 
     if not binary:
         pytest.skip(f"etcd {version} is not installed")
     if not secure:
-        return EtcdProcess(binary, options=options).start()
+        return EtcdProcess(binary, directory / "etcd", options=options).start()
     authority = Authority("test")
     issued = authority.issue_server(["127.0.0.1", "localhost"])
     (directory / "server.pem").write_text(issued.certificate)
     (directory / "server.key").write_text(issued.key)
     tls = ServerTls(directory / "server.pem", directory / "server.key", authority.certificate)
-    server = EtcdProcess(binary, tls=tls, options=options).start()
+    server = EtcdProcess(binary, directory / "etcd", tls, options).start()
     ca = authority.certificate
     for path, body in (
         ("user/add", {"name": "root", "password": "root-secret"}),
