@@ -184,6 +184,8 @@ def _alarm(seconds: float) -> Iterator[None]:
 def delete(workspace: Workspace, made: List[str]) -> None:
     """Delete all of the workspace and the empty folders among those ``made`` for it; raises Trouble.
 
+    The folders above it that bear the run's and our own name are ours whoever made them: of several nodes on a machine
+    it need not be the first to come that is the last to leave.
     What is mounted below it is not ours and is not touched: then nothing is deleted.
     """
     import shutil
@@ -214,7 +216,10 @@ def delete(workspace: Workspace, made: List[str]) -> None:
             os.unlink(path)
         if failed:
             raise trouble_of(failed[0], f"cannot delete all of {workspace.path}")
-    for folder in reversed(made):
+    run = os.path.dirname(workspace.path)
+    root = os.path.dirname(run)
+    ours = [root, run] if os.path.basename(root) == OWN else [run]
+    for folder in sorted({*made, *ours}, key=len, reverse=True):
         with suppress(OSError):  # other nodes of the machine may live beside this one
             os.rmdir(folder)
 

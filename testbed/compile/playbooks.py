@@ -25,7 +25,10 @@ def task_list(step: AnsibleStep) -> list[dict[str, Any]]:
     Last come the handlers that were notified: the step is over only when they have run.
     """
     work = step.work
-    inner: list[dict[str, Any]] = [_role(role) for role in work.roles]
+    inner: list[dict[str, Any]] = []
+    if work.gather_facts:
+        inner.append({"name": "Gathering Facts", "ansible.builtin.gather_facts": {}})
+    inner.extend(_role(role) for role in work.roles)
     if work.tasks_from:
         inner.append(
             {
@@ -37,8 +40,7 @@ def task_list(step: AnsibleStep) -> list[dict[str, Any]]:
     block: dict[str, Any] = {"name": f"{step.configuration} {step.target} {step.step}", "block": inner}
     if work.become is not None:
         block["become"] = work.become
-    facts = [{"name": "Gathering Facts", "ansible.builtin.gather_facts": {}}] if work.gather_facts else []
-    return [*facts, block, {"name": "Handlers", "ansible.builtin.meta": "flush_handlers"}]
+    return [block, {"name": "Handlers", "ansible.builtin.meta": "flush_handlers"}]
 
 
 def _role(role: Any) -> dict[str, Any]:

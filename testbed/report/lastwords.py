@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from testbed.report.verdict import Judgement
 
 LONGEST = 200
 """Characters of a step's last line that a reason takes."""
+
+_AFTERWARDS = re.compile(r"testbed [\w ]+: the run is aborted ")
+"""What a word says that the step left waiting in the background: the abort follows from the failure."""
 
 
 def complete(judgement: Judgement, nodes: Path) -> Judgement:
@@ -23,7 +27,7 @@ def complete(judgement: Judgement, nodes: Path) -> Judgement:
         return judgement
     log = step_log(nodes / first.node / "logs", first.configuration, first.target, first.step, "err")
     lines = read_tail(log, 4096).split("\n") if log else []
-    words = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    words = next((line.strip() for line in reversed(lines) if line.strip() and not _AFTERWARDS.match(line)), "")
     if not words:
         return judgement
     return replace(judgement, first_cause=replace(first, reason=f"{first.reason}: {words[:LONGEST]}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,21 +18,25 @@ PASSWORD = "open sesame\n"  # of the vaulted values under `WAYS`
 SECRETS = ("from the inline value", "from the vaulted file", "from the tasks file")
 
 
-@pytest.fixture
-def vault(tmp_path: Path) -> Path:
-    """The vault's password file."""
-    path = tmp_path / "vault-password"
+def password_file(folder: Path) -> Path:
+    """Write the vault's password file."""
+    path = folder / "vault-password"
     path.touch(mode=0o600)
     path.write_text(PASSWORD)
     return path
 
 
+def write_role(folder: Path, tasks: list[dict[str, Any]], handlers: list[dict[str, Any]]) -> None:
+    """Write a role."""
+    for part, content in (("tasks", tasks), ("handlers", handlers)):
+        (folder / part).mkdir(parents=True)
+        (folder / part / "main.yml").write_text(yaml.safe_dump(content))
+
+
 def role_elsewhere(folder: Path, words: str) -> None:
-    """Write an ansible.cfg whose roles_path leads to a role of its own, and another group for facts' callers."""
-    tasks = folder / "elsewhere" / "outsider" / "tasks"
-    tasks.mkdir(parents=True)
+    """Write an ansible.cfg whose roles_path leads to a role of its own."""
     copy = {"content": f"{words}\n", "dest": "{{ testbed.workspace }}/role.txt", "mode": "0644"}
-    (tasks / "main.yml").write_text(yaml.safe_dump([{"ansible.builtin.copy": copy}]))
+    write_role(folder / "elsewhere/outsider", [{"ansible.builtin.copy": copy}], [])
     (folder / "ansible.cfg").write_text("[defaults]\nroles_path = elsewhere\n")
 
 
@@ -46,28 +51,32 @@ nodes:
 """
 
 
-def test_everything_beside_spec_and_inventory_is_found(bench: Bench, vault: Path) -> None:
-    """Roles, modules, collections, filters, variables, vaulted values, files and templates: each task sees its own."""
-    done = bench.run(
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """One run of the spec that uses everything."""
+    folder = tmp_path_factory.mktemp("ways")
+    return Bench(folder).run(
         WAYS / "spec/deployment.yml", "-i", WAYS / "inventory/lab.yml", "-p", "volume=whispered",
-        "--vault-password-file", vault,
+        "--vault-password-file", password_file(folder),
     )  # fmt: skip
-    assert done.code == 0, done.said
+
+
+def test_everything_beside_spec_and_inventory_is_found(whole: Done) -> None:
+    """Roles, modules, collections, filters, variables, vaulted values, files and templates: each task sees its own."""
+    assert whole.code == 0, whole.said
     expected = yaml.safe_load((WAYS / "expected.yml").read_text())
-    found = {node: {name: done.report(node, name) for name in files} for node, files in expected.items()}
+    found = {node: {name: whole.report(node, name) for name in files} for node, files in expected.items()}
     assert found == expected
-    assert not (done.directory / "nodes/pair-1/reports/stamp.txt").exists(), "the role's `when` was not heeded"
-    assert not (done.directory / "nodes/single/reports/greeting.never.txt").exists()
+    assert not (whole.directory / "nodes/pair-1/reports/stamp.txt").exists(), "the role's `when` was not heeded"
+    assert not (whole.directory / "nodes/single/reports/greeting.never.txt").exists()
 
 
-def test_vaulted_values_stay_out_of_what_is_kept(bench: Bench, vault: Path) -> None:
+def test_vaulted_values_stay_out_of_what_is_kept(whole: Done) -> None:
     """After a run no vaulted value lies in the run directory, but where a task wrote it into a report."""
-    inventory = ("-i", WAYS / "inventory/lab.yml")
-    done = bench.run(WAYS / "spec/deployment.yml", *inventory, "--vault-password-file", vault)
-    assert done.code == 0, done.said
+    assert whole.code == 0, whole.said
     holders = {
-        path.relative_to(done.directory).as_posix()
-        for path in done.directory.rglob("*")
+        path.relative_to(whole.directory).as_posix()
+        for path in whole.directory.rglob("*")
         if path.is_file() and not path.is_symlink() and any(s in path.read_text(errors="replace") for s in SECRETS)
     }
     assert {path for path in holders if not re.fullmatch(r"nodes/[^/]+/reports/.*", path)} == set()
@@ -75,8 +84,9 @@ def test_vaulted_values_stay_out_of_what_is_kept(bench: Bench, vault: Path) -> N
 
 
 @pytest.mark.parametrize("password", ["", "wrong\n"])
-def test_a_vault_that_stays_shut_is_told(bench: Bench, vault: Path, password: str) -> None:
+def test_a_vault_that_stays_shut_is_told(bench: Bench, tmp_path: Path, password: str) -> None:
     """Without the password, or with a wrong one, the user is told of --vault-password-file and nothing was begun."""
+    vault = password_file(tmp_path)
     vault.write_text(password or PASSWORD)
     given = ["--vault-password-file", vault] if password else []
     spec = bench.spec(CALLER)
@@ -135,13 +145,11 @@ def test_a_failing_step_says_what_failed(bench: Bench, case: str) -> None:
     """What Ansible refuses or a task fails at is the step's failure, in Ansible's words, and finalise runs."""
     content, words = FAILING[case]
     spec = bench.spec(STUCK.replace("{content}", content))
-    for part, tasks in (
-        ("tasks", [{"ansible.builtin.command": "true", "notify": "the handler breaks"}]),
-        ("handlers", [{"name": "the handler breaks", "ansible.builtin.command": "/bin/false"}]),
-    ):
-        folder = spec.parent / "roles" / "brittle" / part
-        folder.mkdir(parents=True)
-        (folder / "main.yml").write_text(yaml.safe_dump(tasks))
+    write_role(
+        spec.parent / "roles/brittle",
+        [{"ansible.builtin.command": "true", "notify": "the handler breaks"}],
+        [{"name": "the handler breaks", "ansible.builtin.command": "/bin/false"}],
+    )
     done = bench.run(spec)
     assert done.code == 1, done.said
     first = done.out.partition("\n\n")[2].partition("\n\n")[0]
@@ -158,6 +166,7 @@ configurations:
   web:
     deploy:
       become: true
+      roles: [notifier]
       ansible:
         - ansible.builtin.copy: {src: page.txt, dest: /run/page.txt, mode: "0644"}
         - ansible.builtin.copy:
@@ -171,13 +180,13 @@ configurations:
           - ansible.builtin.copy: {content: "{{ ansible_facts.user_id }}", dest: /tmp/plain.txt, mode: "0644"}
       run: |
         cat /run/page.txt /run/seen.txt /tmp/plain.txt > all.txt
-        stat -c ' %U %U' /run/page.txt >> all.txt
+        stat -c ' %U' /run/page.txt /run/handled.txt >> all.txt
         id -un >> all.txt
     publish: cp all.txt "$TESTBED_REPORTS/"
     finalise:
       ansible:
         - ansible.builtin.file: {path: "{{ item }}", state: absent}
-          loop: [/run/page.txt, /run/seen.txt, /tmp/plain.txt]
+          loop: [/run/page.txt, /run/seen.txt, /run/handled.txt, /tmp/plain.txt]
           become: true
 nodes:
   web: {configurations: [web], count: 2}
@@ -190,9 +199,14 @@ def test_become_of_a_target_over_ssh(bench: Bench, practice_lab: practice.Lab) -
     spec = bench.spec(OVER_SSH)
     (spec.parent / "page.txt").write_text("a page\n")
     hosts = {h.name: {"ansible_user": "lab-admin"} for h in practice_lab.hosts[:2]}
-    done: Done = bench.run(spec, "-i", bench.inventory(practice_lab, hosts))
+    write_role(
+        spec.parent / "roles/notifier",
+        [{"ansible.builtin.command": "true", "notify": "handled"}],
+        [{"name": "handled", "ansible.builtin.copy": {"content": "", "dest": "/run/handled.txt", "mode": "0644"}}],
+    )
+    done = bench.run(spec, "-i", bench.inventory(practice_lab, hosts))
     assert done.code == 0, done.said
     second = practice_lab.hosts[1].address
     for node in ("web-0", "web-1"):
-        assert done.report(node, "all.txt") == f"a page\nroot {second} 2\nlab-admin root root\nlab-admin\n"
+        assert done.report(node, "all.txt") == f"a page\nroot {second} 2\nlab-admin root\n root\nlab-admin\n"
     assert left_on(practice_lab) == {}
