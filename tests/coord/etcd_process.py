@@ -12,10 +12,11 @@ import signal
 import socket
 import ssl
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -51,7 +52,7 @@ class EtcdProcess:
     """One etcd member on a free loopback port, with its own directory that `close` removes."""
 
     binary: str
-    directory: Path
+    directory: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="testbed-etcd-")))
     tls: ServerTls | None = None
     options: tuple[str, ...] = ()
     port: int = 0
