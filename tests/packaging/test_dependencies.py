@@ -42,7 +42,7 @@ def canonical(name: str) -> str:
 def test_dependencies_are_those_used() -> None:
     """Each declared dependency is imported or run somewhere, and each import comes of a declared dependency."""
     of = packages_distributions()
-    used = {canonical(of[name][0]) if name in of else name for name in imported()}
+    used = {canonical(of[name][0] if name in of else name) for name in imported()}
     needed = declared(PROJECT["dependencies"])
     optional = declared([line for extra in PROJECT.get("optional-dependencies", {}).values() for line in extra])
     assert needed - used - AS_PROGRAMS == set()
