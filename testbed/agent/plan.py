@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, List, Optional
 
+from testbed.coord.peers import Peer as Peer
+
 RUN, ANSIBLE = "run", "ansible"
 """The two kinds of steps: a script that the agent runs, Ansible content that the controller runs."""
 
@@ -21,18 +23,6 @@ class PlannedStep:
     script: str = ""
     timeout: Optional[float] = None  # seconds; None: only the run's deadline bounds it
     continue_on_error: bool = False
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A node of the run as every node sees it; ``address`` is where its peers reach it."""
-
-    name: str
-    index: int
-    group: str
-    machine: str
-    address: str
-    configurations: List[str]
 
 
 @dataclass(frozen=True)

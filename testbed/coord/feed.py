@@ -99,9 +99,7 @@ class Feed:
         """
         return self.follow_all([(span, changed)], failed, read)[0]
 
-    def follow_all(
-        self, wanted: Sequence[tuple[Span, Changed]], failed: Failed, read: bool = False
-    ) -> list[Following]:
+    def follow_all(self, wanted: Sequence[tuple[Span, Changed]], failed: Failed, read: bool = False) -> list[Following]:
         """`follow` several spans; the stream is opened once for all of them."""
         made = [Following(Span(s.start, s.end) if read else s, changed, failed, read) for s, changed in wanted]
         with self._wake:

@@ -19,6 +19,16 @@ def end_of(prefix: str) -> str:
     return head + chr(0xE000 if last == 0xD7FF else last + 1)  # no surrogates
 
 
+def quote(name: str) -> str:
+    """The name as one part of a key: a slash in it is none of the key's."""
+    return name.replace("%", "%25").replace("/", "%2F")
+
+
+def unquote(part: str) -> str:
+    """The name that `quote` made ``part`` of."""
+    return part.replace("%2F", "/").replace("%25", "%")
+
+
 @dataclass(frozen=True)
 class RunKeys:
     """The keys of one run; a run's user may touch nothing outside of `prefix`."""
@@ -88,6 +98,14 @@ class RunKeys:
         """The node's results as a tar.gz, where they are small; larger ones are fetched over Ansible."""
         return f"{self.nodes}{node}/results"
 
+    def asked(self, node: str) -> str:
+        """Somebody wants to know what the node does right now; the value comes back in the answer."""
+        return self.told(node) + "asked"
+
+    def doing(self, node: str) -> str:
+        """The node's answer: JSON, see docs/coordination.md."""
+        return f"{self.nodes}{node}/doing"
+
     def home(self, node: str) -> str:
         """The controller's word that the results are home: the agent removes its workspace and leaves."""
         return self.told(node) + "home"
@@ -99,6 +117,39 @@ class RunKeys:
     def waiting(self, node: str, wait: int) -> str:
         """What a blocked call waits for, since when, until when."""
         return f"{self.nodes}{node}/waiting/{wait}"
+
+    def barrier(self, name: str) -> str:
+        """Prefix of all of a barrier."""
+        return f"{self.prefix}barriers/{quote(name)}/"
+
+    def arrivals(self, name: str, member: str) -> str:
+        """How often a member has arrived at a barrier: JSON ``{next, free, by}``; no node's name begins with ``-``."""
+        return f"{self.barrier(name)}-/{member}"
+
+    def generation(self, name: str, generation: int) -> str:
+        """Prefix of one use of a barrier; below it ``<member>`` for each arrival, ``-/open`` and ``-/withdrawn``."""
+        return f"{self.barrier(name)}{generation:08d}/"
+
+    def sequence(self, name: str) -> str:
+        """A sequence: JSON ``{next, by}``."""
+        return f"{self.prefix}sequences/{quote(name)}"
+
+    def lock(self, name: str) -> str:
+        """Prefix of a lock's queue: ``<member>.<nonce>`` each, on a lease; the first created holds it."""
+        return f"{self.prefix}locks/{quote(name)}/"
+
+    def topic(self, name: str) -> str:
+        """Prefix of a stream's messages: ``<member>.<nonce>`` each, in the order of their revisions."""
+        return f"{self.prefix}topics/{quote(name)}/"
+
+    def service(self, name: str) -> str:
+        """Prefix of who offers a service: ``<member>`` each, JSON ``{host, port, node}``."""
+        return f"{self.prefix}services/{quote(name)}/"
+
+    @property
+    def gone(self) -> str:
+        """Prefix of the members that take part no more: JSON ``{why, excused}`` each."""
+        return self.prefix + "gone/"
 
     @property
     def events(self) -> str:

@@ -1,277 +1,272 @@
-"""The primitives that nodes and controller share in one run: values, blocking reads, flags."""
+"""One member's view of a run: everything by which nodes and controller coordinate, as methods."""
 
 from __future__ import annotations
 
 import json
-import threading
+import os
 import time
-from dataclasses import asdict, dataclass, field
-from typing import Any, Callable, Mapping, Sequence, TypeVar
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
-from testbed.coord.feed import Feed, Following
+from testbed.coord.feed import Feed
 from testbed.coord.keys import RunKeys, end_of
-from testbed.coord.store import MAX_VALUE, Change, Put, Span, Store, StoreError, TooLarge, Unchanged
-from testbed.events import ABORT
+from testbed.coord.peers import Peer
+from testbed.coord.store import MAX_VALUE, Delete, Put, Span, Store, StoreError, TooLarge, Unchanged
+from testbed.coord.values import ALL, MAX_KEY, BadKey, View, Wanted, check_key
+from testbed.coord.waiting import (
+    Aborted,
+    Awaited,
+    Board,
+    Broken,
+    Cancel,
+    Cancelled,
+    Flag,
+    NoBoard,
+    Standing,
+    Waiting,
+    WaitTimeout,
+    read_flag,
+)
+from testbed.events import FINALISE
 
-T = TypeVar("T")
+if TYPE_CHECKING:  # what few nodes use is imported when they do: an agent's start counts
+    from testbed.coord.locks import Held
+    from testbed.coord.services import Service
 
-MAX_KEY = 1024
-"""The longest key a user may set, in bytes of UTF-8."""
-
-
-class BadKey(ValueError):
-    """A key that no value can have."""
-
-
-@dataclass(frozen=True)
-class Flag:
-    """A flag that stands: raised ``by`` a node or ``controller``, ``why`` a sentence, ``at`` Unix seconds."""
-
-    name: str
-    by: str
-    why: str
-    at: float
-    cause: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Aborted(Exception):
-    """The run's abort flag ended the wait."""
-
-    def __init__(self, flag: Flag) -> None:
-        super().__init__(f"the run is aborted by {flag.by}: {flag.why}")
-        self.flag = flag
-
-
-class WaitTimeout(Exception):
-    """What was waited for did not come in time; ``waited`` in seconds."""
-
-    def __init__(self, what: str, waited: float) -> None:
-        super().__init__(f"{what} did not come within {round(waited, 1):g} s")
-        self.what = what
-        self.waited = waited
-
-
-class Cancelled(Exception):
-    """Whoever asked for the wait does not want it any more."""
-
-
-class Cancel:
-    """Ends a wait from another thread: give it to the wait, and `fire` it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._fired = False
-        self._listeners: list[Callable[[], None]] = []
-
-    @property
-    def fired(self) -> bool:
-        """Whether `fire` was called."""
-        return self._fired
-
-    def fire(self) -> None:
-        """End all waits that were given this."""
-        with self._lock:
-            self._fired = True
-            listeners = list(self._listeners)
-        for listener in listeners:
-            listener()
-
-    def listen(self, listener: Callable[[], None]) -> None:
-        """Call ``listener`` when fired."""
-        with self._lock:
-            self._listeners.append(listener)
-
-    def unlisten(self, listener: Callable[[], None]) -> None:
-        """Forget a listener."""
-        with self._lock:
-            self._listeners.remove(listener)
-
-
-def check_key(key: str) -> None:
-    """Raise BadKey unless a value can have this key."""
-    try:
-        size = len(key.encode())
-    except UnicodeEncodeError:
-        raise BadKey(f"the key {key!r} is not UTF-8") from None
-    if not key:
-        raise BadKey("a key must not be empty")
-    if "\0" in key:
-        raise BadKey(f"the key {key!r} holds a NUL")
-    if size > MAX_KEY:
-        raise BadKey(f"the key {key[:40]!r}... holds {size} bytes; the limit is {MAX_KEY}")
-
-
-def read_flag(name: str, raw: bytes) -> Flag:
-    """Read the flag that ``raw`` tells of; whatever a node wrote there, a flag stands."""
-    try:
-        told = dict(json.loads(raw))
-        cause = told.get("cause")
-        at = float(told.get("at", 0))
-        return Flag(name, str(told["by"]), str(told["why"]), at, cause if isinstance(cause, dict) else {})
-    except (ValueError, TypeError, KeyError):
-        return Flag(name, "unknown", f"its reason cannot be read: {raw[:80]!r}", 0.0)
+CONTROLLER = "controller"
+"""The member that is no node."""
 
 
 class Scope:
-    """One run's values and flags for one member, ``by`` (a node's name, or ``controller``).
+    """One run's scope for one member, ``by`` (a node's name, or who acts for the controller).
 
-    All methods may be called from any thread and raise StoreError; waits go over ``feed`` (an own one if None).
+    ``nodes`` are the run's; ``lease`` gives the id of the lease on which the member lives (without it, there are no
+    locks); ``board`` is told of every wait. All methods may be called from any thread and raise StoreError. Waits go
+    over ``feed`` (an own one if None), take a ``timeout`` in seconds, and raise Aborted, WaitTimeout, Cancelled.
     """
 
-    def __init__(self, store: Store, run: str, by: str, feed: Feed | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        run: str,
+        by: str,
+        feed: Optional[Feed] = None,
+        *,
+        nodes: Sequence[Peer] = (),
+        lease: Optional[Callable[[], int]] = None,
+        board: Optional[Board] = None,
+    ) -> None:
+        self.run, self.by, self.nodes = run, by, tuple(nodes)
         self.keys_of = RunKeys(run)
         self.feed = feed or Feed(store)
+        self.member = by if any(peer.name == by for peer in nodes) or not nodes else CONTROLLER
         self._own_feed = feed is None
         self._store = store
-        self._by = by
-        self._changed = threading.Condition()  # guards all below, and what waits wait for
-        self._flags: dict[str, Flag] = {}
-        self._flags_following: Following | None = None
-        self._flags_error: StoreError | None = None
-        self._closed = False
+        self._lease = lease
+        self._waiting = Waiting(store, self.feed, self.keys_of, board or NoBoard(), self._explain)
+
+    # --- values -------------------------------------------------------------------------------------------------
 
     def set(self, key: str, value: bytes) -> None:
         """Set the user's value ``key``; raises BadKey, TooLarge."""
         check_key(key)
-        if len(value) > MAX_VALUE:
-            raise TooLarge(f"the value of {key!r} holds {len(value)} bytes; the limit is {MAX_VALUE} bytes (1 MiB)")
+        _check_size(value, f"the value of {key!r}")
         self._store.commit([Put(self.keys_of.value(key), value)])
 
-    def get(self, key: str) -> bytes | None:
+    def unset(self, key: str) -> None:
+        """Remove the user's value ``key``, if it is set; raises BadKey."""
+        check_key(key)
+        self._store.commit([Delete(self.keys_of.value(key))])
+
+    def get(self, key: str) -> Optional[bytes]:
         """Read the user's value ``key``, None where it is not set; raises BadKey."""
         check_key(key)
         entries = self._store.range(self.keys_of.value(key)).entries
         return entries[0].value if entries else None
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def keys(self, prefix: str = "") -> List[str]:
         """List the users' keys that begin with ``prefix``."""
         start = self.keys_of.values + prefix
         return [e.key[len(self.keys_of.values) :] for e in self._store.range(start, end_of(start)).entries]
 
-    def wait(self, key: str, timeout: float | None = None, cancelled: Cancel | None = None) -> bytes:
-        """Give the user's value ``key`` as soon as it is set; ``timeout`` in seconds.
+    def wait(self, key: str, timeout: Optional[float] = None, cancelled: Optional[Cancel] = None) -> bytes:
+        """Give the user's value ``key`` as soon as it is set; one that is there also when the run is aborted."""
+        return self.wait_for(Wanted((key,)), timeout, cancelled)[key]
 
-        A value that is there is given even when the run is aborted. Raises Aborted, WaitTimeout, Cancelled, BadKey.
-        """
-        check_key(key)
-        held: list[bytes | None] = []
-        errors: list[StoreError] = []
+    def wait_for(
+        self, wanted: Wanted, timeout: Optional[float] = None, cancelled: Optional[Cancel] = None
+    ) -> Dict[str, bytes]:
+        """Give the wanted values as soon as they are there."""
+        view = View(self.keys_of, wanted)
 
-        def changed(changes: Sequence[Change]) -> bool:
-            with self._changed:
-                held.append(next((c.value for c in changes if c.value is not None), None))
-                self._changed.notify_all()
-                return held[-1] is not None
+        def standing() -> Standing:
+            if len(wanted.keys) == 1 or wanted.mode != ALL:
+                return Standing()
+            return Standing([k for k in wanted.keys if k in view.values()], None)
 
-        def failed(error: StoreError) -> None:
-            with self._changed:
-                errors.append(error)
-                self._changed.notify_all()
+        return self._waiting.wait(wanted.awaited(), view.spans, view.look, timeout, cancelled, standing)
 
-        def come() -> bytes | None:
-            if held and held[-1] is not None:
-                return held[-1]
-            self._heed(errors, ABORT if held else "")  # abort counts once the value was looked for
-            return None
+    # --- flags --------------------------------------------------------------------------------------------------
 
-        following = self.feed.follow(Span(self.keys_of.value(key)), changed, failed, read=True)
-        try:
-            return self._await(come, f"the value {key!r}", timeout, cancelled)
-        finally:
-            following.close()
-
-    def raise_flag(self, name: str, why: str, cause: Mapping[str, Any] | None = None) -> Flag:
+    def raise_flag(self, name: str, why: str, cause: Optional[Mapping[str, Any]] = None) -> Flag:
         """Raise a flag of the run; the first writer wins: gives the flag that stands, one's own or the other's."""
-        flag = Flag(name, self._by, why, time.time(), cause or {})
+        flag = Flag(name, self.by, why, time.time(), cause or {})
         told = {k: v for k, v in asdict(flag).items() if k != "name"}
         key = self.keys_of.flag(name)
         committed = self._store.commit([Put(key, json.dumps(told).encode())], [Unchanged(key)])
         return flag if committed.succeeded else read_flag(name, committed.found[0].value)
 
-    def flag(self, name: str) -> Flag | None:
+    def flag(self, name: str) -> Optional[Flag]:
         """Read a flag of the run, None where it is not raised."""
         entries = self._store.range(self.keys_of.flag(name)).entries
         return read_flag(name, entries[0].value) if entries else None
 
-    def wait_flag(self, name: str, timeout: float | None = None, cancelled: Cancel | None = None) -> Flag:
-        """Give the flag as soon as it is raised; ``timeout`` in seconds.
+    def wait_flag(
+        self, name: str = FINALISE, timeout: Optional[float] = None, cancelled: Optional[Cancel] = None
+    ) -> Flag:
+        """Give the flag as soon as it is raised; waiting for another than abort ends on abort too."""
+        key = self.keys_of.flag(name)
+        awaited = Awaited("wait", [name], f"the flag {name}", "was not raised")
+        raised = self._waiting.wait(
+            awaited, [Span(key)], lambda changes: next((c.value for c in changes if c.value is not None), None),
+            timeout, cancelled,
+        )  # fmt: skip
+        return read_flag(name, raised)
 
-        Waiting for another flag than abort ends on abort too. Raises Aborted, WaitTimeout, Cancelled.
+    # --- members ------------------------------------------------------------------------------------------------
+
+    def peer(self) -> Optional[Peer]:
+        """The node that this member is; None for the controller."""
+        return next((peer for peer in self.nodes if peer.name == self.member), None)
+
+    def nodes_with(self, configuration: str) -> List[str]:
+        """The names of the nodes that carry a configuration."""
+        return [peer.name for peer in self.nodes if configuration in peer.configurations]
+
+    # --- more ways to meet --------------------------------------------------------------------------------------
+
+    def barrier(
+        self,
+        name: str,
+        nodes: Sequence[str] = (),
+        count: int = 0,
+        timeout: Optional[float] = None,
+        cancelled: Optional[Cancel] = None,
+    ) -> int:
+        """Meet the ``nodes`` (all of the run, unless said), or ``count`` different members; gives the generation.
+
+        Raises Mismatch and BadKey for what makes no sense, Broken where somebody who is missing takes part no more.
         """
+        from testbed.coord.barriers import Barrier, Meeting
 
-        def come() -> Flag | None:
-            flag = self._flags.get(name)
-            if flag is None:
-                self._heed((), ABORT)
-            return flag
+        check_key(name, "barrier's name")
+        everyone = tuple(peer.name for peer in self.nodes)
+        meeting = Meeting(count=count) if count else Meeting(tuple(nodes) or everyone, all_nodes=not nodes)
+        return Barrier(self._waiting, name, self.member, meeting).pass_through(timeout, cancelled)
 
-        return self._await(come, f"the flag {name}", timeout, cancelled)
+    def next(self, name: str) -> int:
+        """Take the next number of a sequence: 0, 1, 2 ..., each once in the run."""
+        check_key(name, "sequence's name")
+        key = self.keys_of.sequence(name)
+        found = self._store.range(key).entries
+        while True:
+            number = _read_next(key, found[0].value) if found else 0
+            told = json.dumps({"next": number + 1, "by": os.urandom(8).hex()}).encode()
+            condition = Unchanged(key, found[0].revision if found else 0)
+            committed = self._store.commit([Put(key, told)], [condition])
+            found = committed.found
+            if committed.succeeded or (found and found[0].value == told):  # after a lost answer it finds its own
+                return number
+
+    @contextmanager
+    def lock(self, name: str, timeout: Optional[float] = None, cancelled: Optional[Cancel] = None) -> Iterator[Held]:
+        """Hold a lock of the run: one holder at a time, in the order of asking; freed also when the holder dies.
+
+        Where it was lost meanwhile, because etcd has not heard of the member for its lease's time, leaving raises
+        StoreError.
+        """
+        from testbed.coord.locks import Lock
+
+        check_key(name, "lock's name")
+        if self._lease is None:
+            raise StoreError("this scope has no lease to hold a lock on")
+        held = Lock(self._waiting, name, self.member, self._lease).acquire(timeout, cancelled)
+        try:
+            yield held
+        except BaseException:
+            held.release()
+            raise
+        if not held.release():
+            raise StoreError(f"the lock {name!r} was lost before it was released: the lease of {self.member} had ended")
+
+    def publish(self, topic: str, value: bytes = b"") -> None:
+        """Add a message to a stream; raises BadKey, TooLarge."""
+        from testbed.coord.streams import publish
+
+        check_key(topic, "topic")
+        _check_size(value, f"the message of {topic!r}")
+        publish(self._store, self.keys_of, topic, self.member, value)
+
+    def subscribe(
+        self,
+        topic: str,
+        count: Optional[int] = None,
+        timeout: Optional[float] = None,
+        cancelled: Optional[Cancel] = None,
+    ) -> Iterator[bytes]:
+        """Give the messages of a stream from its beginning on, the first ``count`` or without end; raises BadKey."""
+        from testbed.coord.streams import subscribe
+
+        check_key(topic, "topic")
+        return subscribe(self._waiting, topic, count, timeout, cancelled)
+
+    def publish_service(self, name: str, port: Optional[int] = None, host: str = "") -> Service:
+        """Offer a service; ``host`` is the node's own address unless said. Raises BadKey."""
+        from testbed.coord.services import Service, publish_service
+
+        check_key(name, "service's name")
+        peer = self.peer()
+        host = host or (peer.address if peer else "")
+        if not host:
+            raise BadKey(f"{self.member} is no node with an address: say at which host the service {name!r} is")
+        service = Service(host, port, self.member)
+        publish_service(self._store, self.keys_of, name, service)
+        return service
+
+    def discover(self, name: str, timeout: Optional[float] = None, cancelled: Optional[Cancel] = None) -> List[Service]:
+        """Give all who offer a service, the first before the others, as soon as there is one; raises BadKey."""
+        from testbed.coord.services import discover
+
+        check_key(name, "service's name")
+        return discover(self._waiting, name, timeout, cancelled)
 
     def close(self) -> None:
         """End all waits; they raise StoreError."""
-        with self._changed:
-            self._closed = True
-            following = self._flags_following
-            self._changed.notify_all()
-        if following is not None:
-            following.close()
+        self._waiting.close()
         if self._own_feed:
             self.feed.close()
 
-    def _await(self, come: Callable[[], T | None], what: str, timeout: float | None, cancelled: Cancel | None) -> T:
-        """Wait until ``come()`` gives something; it is asked again whenever something has changed."""
-        begun = time.monotonic()
-        if cancelled is not None:
-            cancelled.listen(self._look_again)
-        try:
-            with self._changed:
-                self._follow_flags()
-                while True:
-                    if self._closed:
-                        raise StoreError("the wait was given up: the scope is closed")
-                    found = come()
-                    if found is not None:
-                        return found
-                    if cancelled is not None and cancelled.fired:
-                        raise Cancelled(f"the wait for {what} was cancelled")
-                    left = None if timeout is None else begun + timeout - time.monotonic()
-                    if left is not None and left <= 0:
-                        raise WaitTimeout(what, time.monotonic() - begun)
-                    self._changed.wait(left)
-        finally:
-            if cancelled is not None:
-                cancelled.unlisten(self._look_again)
+    def _explain(self, standing: Standing) -> str:
+        from testbed.coord.explain import explain
 
-    def _heed(self, errors: Sequence[StoreError], flag: str) -> None:
-        """Raise what ends a wait: an error of the store, or that flag."""
-        for error in [*errors, self._flags_error]:
-            if error is not None:
-                raise error
-        if flag in self._flags:
-            raise Aborted(self._flags[flag])
+        names = [peer.name for peer in self.nodes]
+        return explain(self._store, self.feed, self.keys_of, names, self.member, standing)
 
-    def _follow_flags(self) -> None:
-        """Follow the run's flags from the first wait on, and anew after an error."""
-        if self._flags_following is None or self._flags_following.closed:
-            self._flags_error = None
-            span = Span(self.keys_of.flags, end_of(self.keys_of.flags))
-            self._flags_following = self.feed.follow(span, self._flags_changed, self._flags_failed, read=True)
 
-    def _flags_changed(self, changes: Sequence[Change]) -> None:
-        with self._changed:
-            for change in changes:
-                name = change.key[len(self.keys_of.flags) :]
-                if change.value is None:
-                    self._flags.pop(name, None)
-                else:
-                    self._flags[name] = read_flag(name, change.value)
-            self._changed.notify_all()
+def _check_size(value: bytes, what: str) -> None:
+    if len(value) > MAX_VALUE:
+        raise TooLarge(f"{what} holds {len(value)} bytes; the limit is {MAX_VALUE} bytes (1 MiB)")
 
-    def _flags_failed(self, error: StoreError) -> None:
-        with self._changed:
-            self._flags_error = error
-            self._changed.notify_all()
 
-    def _look_again(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
+def _read_next(key: str, raw: bytes) -> int:
+    try:
+        return int(json.loads(raw)["next"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(f"{key} holds no sequence: {raw[:80]!r}") from error
+
+
+__all__ = [
+    "CONTROLLER", "MAX_KEY", "Aborted", "BadKey", "Broken", "Cancel", "Cancelled", "Flag", "Scope", "WaitTimeout",
+    "Wanted", "read_flag",
+]  # fmt: skip

@@ -1,0 +1,91 @@
+"""Locks: a fair queue on leases, so that a dead holder frees what it holds.
+
+The queue's order is that of the keys' creation, as in etcd's own recipe: each waits for the one just before it.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import Callable, Optional, Sequence, Union
+
+from testbed.coord.keys import end_of
+from testbed.coord.store import Change, Delete, Entry, LeaseExpired, Put, Span, StoreError, Unchanged
+from testbed.coord.waiting import Awaited, Cancel, Standing, Waiting
+
+
+class Held:
+    """A lock that is held; ``token`` grows from holder to holder, for whoever must refuse a holder of before."""
+
+    def __init__(self, waiting: Waiting, entry: Entry) -> None:
+        self._waiting, self._entry = waiting, entry
+        self.token = entry.created
+
+    def release(self) -> bool:
+        """Give it up; False if it was lost before, because the lease had ended. Raises StoreError."""
+        key, created = self._entry.key, self._entry.created
+        return self._waiting.store.commit([Delete(key)], [Unchanged(key, created)]).succeeded
+
+
+class Lock:
+    """One lock for one member; ``lease`` gives the id of the lease on which the member lives."""
+
+    def __init__(self, waiting: Waiting, name: str, member: str, lease: Callable[[], int]) -> None:
+        self._waiting, self._name, self._member, self._lease = waiting, name, member, lease
+        self._prefix = waiting.keys.lock(name)
+        self._own = f"{self._prefix}{member}.{os.urandom(8).hex()}"
+
+    def acquire(self, timeout: Optional[float], cancelled: Optional[Cancel]) -> Held:
+        """Queue up and wait for one's turn. Raises Aborted, WaitTimeout, Cancelled (then no longer in the queue)."""
+        try:
+            held = self._look()
+            return held if isinstance(held, Held) else self._await_turn(held, timeout, cancelled)
+        except BaseException:
+            with suppress(StoreError):  # then the lease takes it away
+                self._waiting.store.commit([Delete(self._own)])
+            raise
+
+    def _await_turn(self, ahead: Entry, timeout: Optional[float], cancelled: Optional[Cancel]) -> Held:
+        awaited = Awaited("lock", [self._name], f"the lock {self._name!r}", "did not get free")
+        with self._waiting.open(awaited, timeout, cancelled, self._standing) as wait:
+            while True:
+                wait.listen([Span(ahead.key)])
+                wait.until(_deletion())
+                held = self._look()
+                if isinstance(held, Held):
+                    return held
+                ahead = held
+
+    def _look(self) -> Union[Held, Entry]:
+        """The lock, or who is just before us in the queue; queues up where we are not in it."""
+        while True:
+            queue = self._queue()
+            place = next((n for n, e in enumerate(queue) if e.key == self._own), None)
+            if place == 0:
+                return Held(self._waiting, queue[0])
+            if place is not None:
+                return queue[place - 1]
+            with suppress(LeaseExpired):  # a new one is on its way: ask again
+                self._waiting.store.commit([Put(self._own, b"", self._lease())], [Unchanged(self._own)])
+
+    def _queue(self) -> Sequence[Entry]:
+        entries = self._waiting.store.range(self._prefix, end_of(self._prefix)).entries
+        return sorted(entries, key=lambda e: e.created)
+
+    def _standing(self) -> Standing:
+        """Who is before us; the first of them holds it."""
+        names = [e.key[len(self._prefix) :].partition(".")[0] for e in self._queue() if e.key != self._own]
+        return Standing([], names[:1])
+
+
+def _deletion() -> Callable[[Sequence[Change]], Optional[bool]]:
+    """Looks whether the one key that is listened to has gone: nothing was read at first, or it was deleted since."""
+    read = [1]
+
+    def look(changes: Sequence[Change]) -> Optional[bool]:
+        first = bool(read and read.pop())
+        if not changes:
+            return first or None
+        return changes[-1].value is None or None
+
+    return look
