@@ -19,7 +19,7 @@ DUMP
     if ! storescu "$host" "$TESTBED_PARAM_PORT" study.dcm; then
         echo "study $n of $studies was not taken" >&2
         # If the server died, its own node knows why and aborts the run: let that be the first cause.
-        testbed get --block server.gone --timeout 10s
+        testbed wait finalise --timeout 10s
         exit 1
     fi
     n=$((n + 1))

@@ -25,6 +25,7 @@ def command(
     clean_first: bool,
 ) -> None:
     """Show what would run where, touching nothing."""
+    from testbed.cli.flow import flow_data, show_flow
     from testbed.compile.plan import WITH_CLEAN, WITHOUT_CLEAN, to_data
     from testbed.run.pipeline import Options, plan_text, prepare
 
@@ -38,4 +39,9 @@ def command(
             targets=WITH_CLEAN if clean_first else WITHOUT_CLEAN,
         )
     )
-    click.echo(json.dumps(to_data(request.plan), indent=1) if as_json else plan_text(request.plan), nl=as_json)
+    deployment = request.plan.deployment
+    if as_json:
+        click.echo(json.dumps({**to_data(request.plan), **flow_data(deployment)}, indent=1))
+    else:
+        click.echo(plan_text(request.plan), nl=False)
+        show_flow(deployment)

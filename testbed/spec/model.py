@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ ALL, EXPLICIT = "all", "explicit"
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A shell script, run on the node by its agent."""
+    """A shell script, run on the node by its agent; ``span`` is where it stands in the spec."""
 
     script: str
+    span: Span | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ class Work:
     def _step(self, item: Item) -> Step | None:
         script = item if item.entries is None else item.entry("run")
         if script is not None:
-            return Command(script.value) if isinstance(script.value, str) else None
+            return Command(script.value, script.span) if isinstance(script.value, str) else None
         tasks, roles, tasks_from = (item.entry(k) for k in ("ansible", "roles", "tasks_from"))
         if tasks is None and roles is None and tasks_from is None:
             return None

@@ -23,7 +23,26 @@ def test_a_right_spec(call: Callable[..., Result], tmp_path: Path) -> None:
     spec.write_text(SPEC)
     done = call("validate", str(spec), "-p", "greeting=hello")
     assert (done.exit_code, done.stdout) == (0, f"{spec}: hello is right: 1 node, 1 configuration\n")
-    assert json.loads(call("validate", str(spec), "--json").stdout) == {"valid": True, "diagnostics": []}
+    assert json.loads(call("validate", str(spec), "--json").stdout) == {"valid": True, "flow": [], "diagnostics": []}
+
+
+def test_a_doubtful_spec(call: Callable[..., Result], tmp_path: Path) -> None:
+    """Who sets what for whom is shown, and a wait that nobody ends is a warning at its line: `plan` says the same."""
+    spec = tmp_path / "s.yml"
+    spec.write_text(SPEC.replace("{test: echo hi}", "{test: testbed get -b nothing}"))
+    done = call("validate", str(spec))
+    assert done.exit_code == 0
+    assert done.stdout.splitlines()[1:] == ["", "             set by  waited for by", "key nothing  -       a"]
+    assert "warning: a waits for the key 'nothing', which nobody sets" in done.stderr
+    assert "s.yml:4:19" in done.stderr
+    planned = call("plan", str(spec))
+    assert (planned.exit_code, planned.stderr) == (0, done.stderr)
+    assert planned.stdout.endswith(done.stdout.partition("\n")[2])
+    found = json.loads(call("validate", str(spec), "--json").stdout)
+    assert found["flow"] == [{"kind": "key", "name": "nothing", "set_by": [], "waited_by": ["a"]}]
+    assert [(d["severity"], d["span"]["line"]) for d in found["diagnostics"]] == [("warning", 4)]
+    planned_data = json.loads(call("plan", str(spec), "--json").stdout)
+    assert {k: planned_data[k] for k in ("flow", "diagnostics")} == {k: found[k] for k in ("flow", "diagnostics")}
 
 
 def test_a_wrong_spec(call: Callable[..., Result], tmp_path: Path) -> None:

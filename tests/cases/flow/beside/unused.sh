@@ -1,0 +1,2 @@
+#!/bin/bash
+testbed get --block nobody.calls.this.script
