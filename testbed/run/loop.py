@@ -159,10 +159,25 @@ class Loop:
 
     def _take(self, message: Any) -> None:
         match message:
+            case Result(burst, task):
+                self._on_result(burst, task)
+            case BurstDone():
+                self._on_burst_done(message)
+            case EtcdLost(reason):
+                self._on_etcd_lost(reason)
+            case Interruption(signal):
+                self._on_interruption(signal)
+            case Failed(error):
+                raise error
+            case _:
+                self._see(message)
+
+    def _see(self, sighting: watching.Sighting) -> None:
+        match sighting:
             case watching.Recorded(event):
                 self._on_event(event)
             case watching.Flagged():
-                self._on_flag(message)
+                self._on_flag(sighting)
             case watching.Wished(node, serial, step):
                 self._on_wish(node, serial, step)
             case watching.Vanished(node):
@@ -174,16 +189,6 @@ class Loop:
                 self._conductor.left(node)
             case watching.Garbled(key, reason):
                 self._journal.say(events.Notice, level="warning", message=f"{key} holds what nobody writes: {reason}")
-            case Result(burst, task):
-                self._on_result(burst, task)
-            case BurstDone():
-                self._on_burst_done(message)
-            case EtcdLost(reason):
-                self._on_etcd_lost(reason)
-            case Interruption(signal):
-                self._on_interruption(signal)
-            case Failed(error):
-                raise error
 
     def _on_event(self, event: events.Event) -> None:
         if event.node in self._phases.caught_up:

@@ -22,6 +22,9 @@ INTERPRETERS = (
 )
 """Where a Python is looked for when the inventory names none."""
 
+_UNMARK = "unset TESTBED_RUN TESTBED_NODE; "
+# Processes of a run are known by these two, and what is started here belongs to nobody's step, even if one starts it.
+
 _NO_PYTHON = json.dumps({"ok": False, "cause": "no_python", "reason": "no Python 3.8 or newer was found"})
 
 
@@ -29,16 +32,19 @@ def python_command(arguments: str, interpreter: str = "") -> str:
     """A shell command that runs the machine's Python with ``arguments`` (quoted already).
 
     ``interpreter`` is the inventory's ``ansible_python_interpreter``; where it is empty or one of Ansible's ``auto``
-    words the usual names are tried in turn. A machine without Python answers with cause ``no_python``.
+    words the usual names are tried in turn. A machine without Python answers with cause ``no_python``. A Python that
+    shows a version that will do in its file's name is not started just to be asked for it.
     """
     named = "" if interpreter.startswith("auto") else interpreter
     candidates = (named,) if named else INTERPRETERS
     words = " ".join(shlex.quote(c) for c in candidates)
     check = shlex.quote("import sys; sys.exit(sys.version_info < (3, 8))")
     return (
-        f"p=; for c in {words}; do if command -v $c >/dev/null 2>&1 && $c -ISc {check} 2>/dev/null; "
-        f"then p=$c; break; fi; done; "
-        f'if [ -z "$p" ]; then echo {shlex.quote(MARK + _NO_PYTHON)}; exit 1; fi; exec $p -I -S {arguments}'
+        f"{_UNMARK}p=; for c in {words}; do "
+        f'f=$(command -v "$c") || continue; '
+        f'case $(readlink -f "$f" 2>/dev/null) in *python3.[89]|*python3.1[0-9]) p="$c"; break;; esac; '
+        f'if "$c" -ISc {check} 2>/dev/null; then p="$c"; break; fi; done; '
+        f'if [ -z "$p" ]; then echo {shlex.quote(MARK + _NO_PYTHON)}; exit 1; fi; exec "$p" -I -S {arguments}'
     )
 
 
@@ -54,8 +60,10 @@ def agent_command(workspace: str, words: str, interpreter: str = "") -> str:
 
 def quote_path(path: str) -> str:
     """``path`` for a shell, a leading ``~`` left for the shell to expand."""
-    if path == "~" or path.startswith("~/"):
-        return "~" + shlex.quote(path[1:]) if path != "~" else path
+    if path == "~":
+        return path
+    if path.startswith("~/"):  # quoted, the slash would keep the shell from expanding what stands before it
+        return "~/" + shlex.quote(path[2:])
     return shlex.quote(path)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import tarfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from testbed.errors import LabError
@@ -13,6 +15,9 @@ MAX_MEMBERS = 100_000
 
 MAX_BYTES = 64 * 1024**3
 """Bytes that an archive may unpack to."""
+
+MAX_TRAILER = 16 * 1024**2
+"""Bytes that may follow the last entry; tar fills up to 10 KiB."""
 
 _TOP = frozenset({"logs", "reports", "events.jsonl", "agent.log", "notes.json"})
 """What an agent packs; anything else is not its work."""
@@ -28,7 +33,7 @@ def unpack_results(archive: Path, folder: Path) -> int:
     count = total = 0
     refused: list[str] = []
     try:
-        with tarfile.open(archive, "r:gz") as packed:
+        with gzip.open(archive) as whole, tarfile.open(fileobj=whole, mode="r|") as packed:
             for member in packed:
                 count += 1
                 total += member.size
@@ -39,13 +44,23 @@ def unpack_results(archive: Path, folder: Path) -> int:
                     refused.append(member.name)
                     continue
                 _unpack_member(packed, member, folder / path)
-    except (tarfile.TarError, OSError, EOFError) as error:
+            _read_out(whole)
+    except (tarfile.TarError, zlib.error, OSError, EOFError, ValueError) as error:
         raise LabError(f"the archive {archive} cannot be unpacked: {error}") from error
     if refused:
         names = ", ".join(ascii(name) for name in refused[:5])
         raise LabError(f"the archive {archive} holds {len(refused)} entries that no agent packs: {names}")
     archive.unlink()
     return count
+
+
+def _read_out(whole: gzip.GzipFile) -> None:
+    """Read what follows the last member: only at its end does gzip tell that all of it came undamaged."""
+    left = MAX_TRAILER
+    while piece := whole.read(1 << 20):
+        left -= len(piece)
+        if left < 0:
+            raise tarfile.ReadError(f"more than {MAX_TRAILER} bytes follow the last entry")
 
 
 def _is_ours(path: PurePosixPath) -> bool:
@@ -62,6 +77,8 @@ def _unpack_member(packed: tarfile.TarFile, member: tarfile.TarInfo, target: Pat
     source = packed.extractfile(member)
     if source is None:
         return
+    if target.is_symlink():
+        target.unlink()
     with source, target.open("wb") as out:
         while piece := source.read(1 << 20):
             out.write(piece)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from testbed import events
 from testbed.coord.keys import RunKeys, end_of
+from testbed.coord.scope import read_flag
 from testbed.coord.store import Change, Span
-from testbed.events import Event
+from testbed.events import ABORT, FINALISE, Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def sightings(keys: RunKeys, changes: Sequence[Change], nodes: frozenset[str]) -
     for change in changes:
         try:
             seen = _sighting(keys, change, nodes)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             seen = Garbled(change.key, str(error))
         if seen is not None:
             found.append(seen)
@@ -117,12 +118,8 @@ def _sighting(keys: RunKeys, change: Change, nodes: frozenset[str]) -> Sighting 
 
 
 def _flag(change: Change, name: str) -> Flagged | None:
-    if change.value is None:
+    """The flag that stands, however badly its reason is written: the nodes obey it too."""
+    if change.value is None or name not in (ABORT, FINALISE):
         return None
-    raw = json.loads(change.value)
-    cause = raw.get("cause")
-    return Flagged(name, str(raw["by"]), str(raw["why"]), cause if isinstance(cause, dict) else {})
-
-
-Post = Callable[[Any], None]
-"""Puts a message into the loop's queue; may be called from any thread."""
+    flag = read_flag(name, change.value)
+    return Flagged(name, flag.by, flag.why, dict(flag.cause))

@@ -1,4 +1,4 @@
-"""The conductor hears a node's events and its wishes over separate watches: their order among each other is no one's."""
+"""The conductor hears a node's events and its wishes over separate watches: they have no order among each other."""
 
 from __future__ import annotations
 

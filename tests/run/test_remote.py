@@ -1,0 +1,132 @@
+"""The command lines that go to machines, through a real shell; and what comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from testbed.run.remote import MARK, agent_command, parse_answer, python_command, quote_path
+
+NASTY = [
+    "plain",
+    "with space",
+    "quo'te",
+    'dou"ble',
+    "dol$lar",
+    "back\\slash",
+    "semi;colon",
+    "star*",
+    "new\nline",
+    "-dash",
+]
+
+
+def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """What /bin/sh makes of it."""
+    env = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", **environment}
+    return subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, env=env, timeout=60, check=False)
+
+
+def fake_agent(workspace: Path) -> None:
+    """An archive that prints what it is called with."""
+    (workspace / ".testbed").mkdir(parents=True)
+    (workspace / ".testbed" / "agent-0.pyz").write_text("import sys; print(sys.argv)")
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_agent_command_in_any_folder(name: str, tmp_path: Path) -> None:
+    """The agent is found in a workspace of whatever name, and gets its words."""
+    workspace = tmp_path / name
+    fake_agent(workspace)
+    done = shell(agent_command(str(workspace), "collect --wait 0 10"))
+    assert done.returncode == 0, done
+    assert done.stdout.strip() == str([f"{workspace}/.testbed/agent-0.pyz", "collect", "--wait", "0", "10"])
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_agent_command_below_home(name: str, tmp_path: Path) -> None:
+    """A workspace that begins with ~ is found below the home that the machine's shell knows."""
+    fake_agent(tmp_path / name)
+    done = shell(agent_command(f"~/{name}", "stop"), HOME=str(tmp_path))
+    assert done.stdout.strip() == str([f"{tmp_path}/{name}/.testbed/agent-0.pyz", "stop"]), done
+
+
+def test_no_agent(tmp_path: Path) -> None:
+    """Where no agent is the answer says so, and in which folder."""
+    done = shell(agent_command(str(tmp_path / "it's gone"), "stop"))
+    found = parse_answer(done.stdout)
+    assert done.returncode == 1
+    assert found is not None
+    assert found[0]["cause"] == "gone"
+    assert "it's gone" in found[0]["reason"]
+
+
+@pytest.mark.parametrize("interpreter", [sys.executable, "", "auto", "auto_silent", "auto_legacy"])
+def test_interpreter(interpreter: str) -> None:
+    """The inventory's Python is used; its words for `find one` find one."""
+    done = shell(python_command("-c 'import sys; print(sys.executable)'", interpreter))
+    assert done.returncode == 0, done
+    if interpreter.startswith("/"):
+        assert done.stdout.strip() == interpreter
+
+
+@pytest.mark.parametrize("interpreter", NASTY)
+def test_interpreter_with_a_difficult_path(interpreter: str, tmp_path: Path) -> None:
+    """A Python at a path that a shell would tear apart is run all the same."""
+    python = tmp_path / interpreter
+    python.symlink_to(sys.executable)
+    done = shell(python_command("-c 'print(7)'", str(python)))
+    assert done.stdout.strip() == "7", done
+
+
+def test_no_python(tmp_path: Path) -> None:
+    """A machine without any Python answers with that cause."""
+    done = shell(python_command("-c 'print(7)'", str(tmp_path / "none")))
+    found = parse_answer(done.stdout)
+    assert done.returncode == 1
+    assert found is not None
+    assert found[0] == {"ok": False, "cause": "no_python", "reason": "no Python 3.8 or newer was found"}
+
+
+def test_old_python(tmp_path: Path) -> None:
+    """A Python that is too old is passed over for one that is not."""
+    for name, answer in (("python3", "exit 1"), ("python3.14", f'exec {shlex.quote(sys.executable)} "$@"')):
+        script = tmp_path / name
+        script.write_text(f"#!/bin/sh\n{answer}\n")
+        script.chmod(0o755)
+    done = shell(python_command("-c 'print(7)'"), PATH=f"{tmp_path}:/bin")
+    assert done.stdout.strip() == "7", done
+
+
+@pytest.mark.parametrize("path", ["~", "~/x", "~/it's", "/a b", "a"])
+def test_quote_path(path: str, tmp_path: Path) -> None:
+    """A path means to the shell what it says; only a leading ~ is the shell's."""
+    done = shell(f"printf %s {quote_path(path)}", HOME=str(tmp_path))
+    assert done.stdout == (str(tmp_path) + path[1:] if path.startswith("~") else path)
+
+
+ANSWER = MARK + json.dumps({"ok": True})
+
+
+@pytest.mark.parametrize(
+    ("stdout", "found"),
+    [
+        (ANSWER, ({"ok": True}, "")),
+        (f"Welcome!\nBECOME-SUCCESS-x\n{ANSWER}\nrest\nmore", ({"ok": True}, "rest\nmore")),
+        (f"no line end{ANSWER}\r\n", ({"ok": True}, "")),
+        ("nothing", None),
+        ("", None),
+        (f"{MARK}not json", None),
+        (f"{MARK}[1]", None),
+        (f"{MARK}", None),
+    ],
+)
+def test_parse_answer(stdout: str, found: object) -> None:
+    """The marked line is found in whatever a machine prints around it; anything else is no answer."""
+    assert parse_answer(stdout) == found

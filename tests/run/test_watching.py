@@ -1,0 +1,109 @@
+"""What stands in a run's scope becomes messages; nothing that a node writes there stops the controller."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from testbed import events
+from testbed.coord.keys import RunKeys
+from testbed.coord.store import Change
+from testbed.run import watching
+from testbed.run.watching import Delivered, Flagged, Garbled, Left, Recorded, Sighting, Vanished, Wished, sightings
+
+KEYS = RunKeys("r")
+NODES = frozenset({"a", "b"})
+EVENT = events.NodeEnded(at=1.0, node="a", verdict="passed", reason="")
+
+
+def see(key: str, value: bytes | None) -> list[Sighting]:
+    """What one change means."""
+    return sightings(KEYS, [Change(key, value, 7)], NODES)
+
+
+def dump(value: Any) -> bytes:
+    """As JSON bytes."""
+    return json.dumps(value).encode()
+
+
+WISH = {"serial": 3, "configuration": "c", "target": "deploy", "step": "main"}
+FLAG = {"by": "a", "why": "so", "at": 1.0, "cause": {"node": "a"}}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "seen"),
+    [
+        (KEYS.event("a", 0), events.encode(EVENT).encode(), Recorded(EVENT)),
+        (KEYS.flag("abort"), dump(FLAG), Flagged("abort", "a", "so", {"node": "a"})),
+        (KEYS.flag("finalise"), dump({**FLAG, "cause": None}), Flagged("finalise", "a", "so", {})),
+        (KEYS.wants("b"), dump(WISH), Wished("b", 3, "c.deploy.main")),
+        (KEYS.alive("a"), None, Vanished("a")),
+        (KEYS.left("a"), b"", Left("a")),
+        (KEYS.results("a"), b"raw", Delivered("a", b"raw")),
+    ],
+)
+def test_good_writings(key: str, value: bytes | None, seen: Sighting) -> None:
+    """Each thing that ours write has its one meaning."""
+    assert see(key, value) == [seen]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (KEYS.alive("a"), b"{}"),
+        (KEYS.alive("stranger"), None),
+        (KEYS.wants("a"), None),
+        (KEYS.wants("stranger"), dump(WISH)),
+        (KEYS.event("stranger", 0), events.encode(EVENT).encode()),
+        (KEYS.event("-", 0), events.encode(EVENT).encode()),
+        (KEYS.event("a", 0), None),
+        (KEYS.flag("abort"), None),
+        (KEYS.flag("other"), dump(FLAG)),
+        (KEYS.waiting("a", 1), b"anything"),
+        (KEYS.nodes + "a", b"x"),
+    ],
+)
+def test_what_is_nobodys_business(key: str, value: bytes | None) -> None:
+    """What does not concern the controller, or comes from somebody without a place in the run, is passed over."""
+    assert see(key, value) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (KEYS.event("b", 0), events.encode(EVENT).encode()),  # speaks for another node
+        (KEYS.event("a", 0), b"\xff\xfe"),
+        (KEYS.event("a", 0), b"{}"),
+        (KEYS.event("a", 0), b"[" * 100_000),
+        (KEYS.wants("a"), b"[]"),
+        (KEYS.wants("a"), b"7"),
+        (KEYS.wants("a"), dump({**WISH, "serial": "three"})),
+        (KEYS.wants("a"), b"[" * 100_000),
+    ],
+)
+def test_garbage_is_named(key: str, value: bytes) -> None:
+    """What nobody of ours writes is told with its key, and hurts nothing else in the batch."""
+    good = Change(KEYS.alive("b"), None, 8)
+    found = sightings(KEYS, [Change(key, value, 7), good], NODES)
+    assert isinstance(found[0], Garbled)
+    assert found[0].key == key
+    assert found[1] == Vanished("b")
+
+
+@pytest.mark.parametrize("value", [b"", b"[]", b"7", b"\xff", b'{"by": 1}'])
+def test_flag_stands_however_it_is_written(value: bytes) -> None:
+    """A flag whose reason cannot be read stops the run all the same: the nodes obey it too."""
+    (seen,) = see(KEYS.flag("abort"), value)
+    assert isinstance(seen, Flagged)
+    assert seen.flag == "abort"
+
+
+def test_spans_hold_all_that_has_a_meaning() -> None:
+    """What the controller watches covers every key with a meaning, and none of the users' values."""
+    spans = watching.spans(KEYS, 5)
+    assert all(span.revision == 5 for span in spans)
+    for key in (KEYS.event("a", 0), KEYS.flag("abort"), KEYS.wants("a"), KEYS.alive("a"), KEYS.left("b")):
+        assert sum(span.holds(key) for span in spans) == 1
+    assert not any(span.holds(KEYS.value("x")) for span in spans)
