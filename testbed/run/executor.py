@@ -39,11 +39,23 @@ class TaskResult:
     @property
     def message(self) -> str:
         """What went wrong in one line, as far as Ansible says."""
-        for key in ("msg", "stderr", "module_stderr", "stdout", "reason"):
-            text = str(self.result.get(key) or "").strip()
-            if text:
-                return " ".join(text.split())
-        return ""
+        return _words(self.result)
+
+
+def _words(result: Mapping[str, Any]) -> str:
+    """What a module's result says of a failure; of a loop's, the first item that failed."""
+    items = result.get("results")
+    for item in items if isinstance(items, list) else ():
+        if isinstance(item, dict) and item.get("failed"):
+            return f"item {str(item.get('item'))[:80]}: {_words({**item, 'results': None})}"
+    words = [
+        " ".join(str(result.get(key) or "").split()) for key in ("msg", "stderr", "module_stderr", "stdout", "reason")
+    ]
+    first = next((text for text in words if text), "")
+    if first != "non-zero return code":
+        return first
+    last = str(result.get("stderr") or result.get("stdout") or "").strip().rpartition("\n")[2].strip()
+    return f"exit code {result.get('rc')}" + (f": {last}" if last else "")
 
 
 @dataclass(frozen=True, slots=True)
