@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import gc
 import shlex
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from testbed.agent import archive
 from testbed.run import remote
 
 archive.build()  # once in Ansible's main process, which loads this file before it forks a worker for every host
+import gc
+
+gc.collect()
+gc.freeze()
 
 
 class ActionModule(ActionBase):
@@ -35,7 +40,7 @@ class ActionModule(ActionBase):
         node = task_vars["inventory_hostname"]
         payload = archive.payload(*remote.read_start(private, node))
         interpreter = str(self._templar.template(task_vars.get("ansible_python_interpreter") or ""))
-        command = remote.python_command(f"-c {shlex.quote(archive.BOOTSTRAP)}", interpreter)
+        command = remote.python_command(f"-c {shlex.quote(archive.BOOTSTRAP)} testbed-agent {node}", interpreter)
         done = self._low_level_execute_command(command, in_data=payload)
         found = remote.parse_answer(done.get("stdout", ""))
         if found is None:

@@ -1,5 +1,6 @@
 """The first thing that runs on a machine: takes the agent off stdin, puts it into the workspace, becomes it.
 
+It goes on as the agent in the same process: another Python would cost as much again as all of its own start.
 This source travels as text and is run by whatever Python the machine has, old ones included, so that they can be told
 apart; it uses nothing that Python 2.7 or 3.5 lacks. `boot` is called with the header and the rest of stdin.
 """
@@ -133,16 +134,19 @@ def boot(header, stream):
         agent = read_agent(header, stream)
         left -= len(agent)
         path = place(workspace, header, agent, made)
-        told = json.dumps({"workspace": workspace, "made": made, "plan": header["plan"], "files": header["files"]})
-        # What belongs to whoever starts an agent is not the agent's, which outlives it.
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("TESTBED_")}
-        os.execve(sys.executable, [sys.executable, "-I", "-S", path, "start", told], environment)  # noqa: S606
     except Refusal as refusal:
         answer = refusal.answer
     except OSError as error:
         cause = CAUSES.get(error.errno or 0, "permission")
         reason = "cannot write the agent into %s: %s" % (error.filename or workspace, error.strerror)
         answer = {"ok": False, "cause": cause, "reason": reason, "advice": ADVICE[cause]}
+    else:
+        told = json.dumps({"workspace": workspace, "made": made, "plan": header["plan"], "files": header["files"]})
+        sys.argv = [path, "start", told]
+        sys.path.insert(0, path)
+        from testbed.agent.__main__ import main
+
+        sys.exit(main())
     undo(made)
     drain(stream, left)
     os.write(1, ("\nTESTBED: " + json.dumps(answer) + "\n").encode())
