@@ -19,8 +19,7 @@ from testbed.agent import archive
 from testbed.run import remote
 
 archive.build()  # once in Ansible's main process, which loads this file before it forks a worker for every host
-import gc
-
+# Nothing that this process has so far is looked at by a worker's garbage collector, which would copy all its pages.
 gc.collect()
 gc.freeze()
 
