@@ -37,6 +37,7 @@ from testbed.run.freeze import Timing
 from testbed.run.journal import Journal
 from testbed.run.messages import Alarms, BurstDone, EtcdLost, Failed, Interruption, Result, Running
 from testbed.run.phases import Phases
+from testbed.run.rescue import rescue
 
 LINGER = 0.15
 """Seconds that work for Ansible waits for more of its kind: a process costs a second, a batch costs no more."""
@@ -117,31 +118,11 @@ class Loop:
         self._end_bursts()
         with suppress(StoreError):
             self._scope.raise_flag(ABORT, f"testbed failed: {why}", {"verdict": ERROR, "reason": why})
-        nodes = [node for node in self._names if self._conductor.phase(node) != HOME]
+        nodes = tuple(node for node in self._names if self._conductor.phase(node) != HOME)
         if not nodes:
             return []
-        troubles: list[Exception] = []
-        output = ""
-        try:
-            burst = Burst(self._bursts + 1, COLLECT, tuple(nodes))
-            output = self._executor.run(burst, self._phases.collect, self._rescue).output
-        except Exception as error:  # noqa: BLE001  what came before it is settled all the same
-            troubles.append(error)
-        while not self.inbox.empty():
-            message = self.inbox.get()
-            if isinstance(message, watching.Recorded):
-                self._attempt(troubles, self._journal.take, message.event)
-        for node in nodes:
-            self._attempt(troubles, self._phases.settle, node, output)
-        return troubles
-
-    @staticmethod
-    def _attempt(troubles: list[Exception], work: Callable[..., object], *arguments: Any) -> None:
-        """Do a piece of a rescue; the others are done whatever becomes of it."""
-        try:
-            work(*arguments)
-        except Exception as error:  # noqa: BLE001  told by the caller beside what it was to rescue from
-            troubles.append(error)
+        burst = Burst(self._bursts + 1, COLLECT, nodes)
+        return rescue(burst, self._executor, self._phases, self._journal, self.inbox, self._rescue)
 
     def _cancel(self, *phases: str) -> None:
         """Have the bursts of these phases end."""
