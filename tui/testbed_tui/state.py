@@ -157,6 +157,7 @@ class Picture:
     values: Mapping[str, Value] = field(default_factory=dict)
     barriers: tuple[Barrier, ...] = ()
     releases: tuple[Release, ...] = ()
+    bursts: tuple[Bar, ...] = ()
     notices: tuple[str, ...] = ()
     machine_errors: Mapping[str, str] = field(default_factory=dict)
     events: int = 0
@@ -255,7 +256,7 @@ class Board:
             nodes=nodes, targets=tuple(t for t in ev.TARGETS if t in present),
             steps_done=self._done, steps_planned=self._planned,
             flags=dict(state.flags), judgement=self._judge(), values=dict(self._values), barriers=self._barriers(nodes),
-            releases=tuple(self._releases),
+            releases=tuple(self._releases), bursts=tuple(_burst(b) for b in state.bursts.values()),
             notices=tuple(harmless_line(n.message) for n in state.notices[-5:] if n.level == "warning"),
             machine_errors=dict(self._machines), events=state.events,
         )  # fmt: skip
@@ -399,6 +400,11 @@ class Board:
         elif wait.what == "get":
             who = tuple(dict.fromkeys(n for name in wait.names if (n := self._host(name))))
         return Waiting(wait.what, wait.names, wait.since, wait.timeout, who)
+
+
+def _burst(burst: st.Burst) -> Bar:
+    end = None if burst.duration is None else burst.started_at + burst.duration
+    return Bar("burst", f"ansible.{burst.phase}.{len(burst.nodes)}", burst.started_at, end)
 
 
 def wait_label(what: str, names: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ class View(Screen[None]):
     """A screen of the app; `show` is called with every new picture while it is seen, and when it comes to be seen."""
 
     MODE = ""
+    AUTO_FOCUS = "Table, LogView, Gantt"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
 
     @property

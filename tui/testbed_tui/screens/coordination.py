@@ -8,11 +8,13 @@ from textual.widgets import Static, TabbedContent, TabPane
 from testbed.report.text import span
 from testbed_tui.flow import critical_path, wait_graph
 from testbed_tui.screens.base import View
-from testbed_tui.state import Picture
+from testbed_tui.state import NodeView, Picture
 from testbed_tui.widgets.gantt import Gantt
 from testbed_tui.widgets.table import Cell, Row, Table
 
-LEGEND = "a letter is a step's target, . a wait, capitals and : = the critical path   + - zoom, arrows scroll"
+LEGEND = (
+    "a letter is a step's target, . a wait, ~ Ansible; capitals and : = the critical path   + - zoom, arrows scroll"
+)
 
 
 class CoordinationView(View):
@@ -61,11 +63,12 @@ class CoordinationView(View):
             return
         end = picture.ended_at or max(now, picture.last_at or 0.0)
         path = critical_path(picture.nodes, picture.releases)
-        self.query_one(Gantt).show(picture.nodes, path, picture.started_at, end)
+        ansible = NodeView("(ansible)", bars=picture.bursts)
+        self.query_one(Gantt).show((ansible, *picture.nodes), path, picture.started_at, end)
         on_path = {(round(s.end, 6), s.node) for s in path}
         rows = []
         for number, release in enumerate(picture.releases):
-            if self._node and self._node not in (release.waiter, release.by):
+            if release.by == release.waiter or (self._node and self._node not in (release.waiter, release.by)):
                 continue
             critical = release.by and (round(release.at, 6), release.by) in on_path
             style = "bold" if critical else ""
@@ -131,7 +134,7 @@ class CoordinationView(View):
 
     def on_gantt_moved(self, event: Gantt.Moved) -> None:
         """Show the releases of that node."""
-        self._node = event.node
+        self._node = event.node if self.owner.picture.node(event.node) is not None else ""
         self.refresh_view()
 
     def on_tabbed_content_tab_activated(self) -> None:

@@ -11,7 +11,7 @@ from testbed.report.text import span
 from testbed_tui.screens.base import View
 from testbed_tui.signs import look, style_of
 from testbed_tui.state import NodeView, Picture
-from testbed_tui.widgets.table import Cell, Row, Table
+from testbed_tui.widgets.table import Cell, Table
 
 
 class RunView(View):
@@ -52,14 +52,28 @@ class RunView(View):
         if layout != self._layout:
             self._layout, self._cells = layout, {}
         nodes = [n for n in picture.nodes if self._is_wanted(n)]
-        rows = [Row(n.name, self._row(n, picture, now)) for n in nodes]
-        self.query_one(Table).show(self._headings(picture), rows)
+        wanted = {n.name: n for n in nodes}
+        self.query_one(Table).show_lazily(
+            self._headings(picture), list(wanted), lambda name: self._row(wanted[name], picture, now),
+            self._widths(picture),
+        )  # fmt: skip
         self._show_detail()
 
     def _headings(self, picture: Picture) -> list[str]:
         if self.wide:
-            return ["node", "state", *picture.targets, "for", "doing", "machine"]
+            return ["node", "state", *picture.targets, "for", "machine", "doing"]
         return ["node", "state", "".join(t[0] for t in picture.targets), "for", "doing"]
+
+    def _widths(self, picture: Picture) -> list[int]:
+        """The columns' widths in cells; the last takes what is left."""
+        name = max([4, *(len(n.name) for n in picture.nodes)])
+        if self.wide:
+            machine = max([7, *(len(n.machine) for n in picture.nodes)])
+            widths = [min(name, 30), 12, *(max(len(t), 9) for t in picture.targets), 7, min(machine, 24)]
+        else:
+            widths = [min(name, 20), 11, max(3, len(picture.targets)), 7]
+        room = self.size.width - sum(widths) - 2 * len(widths) - 4
+        return [*widths, max(16, room)]
 
     def _row(self, node: NodeView, picture: Picture, now: float) -> tuple[Cell, ...]:
         """The node's cells; those of a node that did not change are made once, but for its time."""
@@ -80,7 +94,7 @@ class RunView(View):
         words = [node.cells.get(target, "") for target in picture.targets]
         if self.wide:
             targets = [Cell(f"{look(w).sign} {w}" if w else "", style_of(w)) for w in words]
-            return (Cell(node.name), state, *targets, took, Cell(node.doing), Cell(node.machine, "dim"))
+            return (Cell(node.name), state, *targets, took, Cell(node.machine, "dim"), Cell(node.doing))
         signs = Cell("".join(look(w).sign for w in words), style_of(node.word))
         return Cell(node.name), state, signs, took, Cell(node.doing)
 

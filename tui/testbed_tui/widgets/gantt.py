@@ -22,6 +22,7 @@ TARGET_STYLES = {
     "publish": Style(color="black", bgcolor="yellow"), "finalise": Style(color="black", bgcolor="magenta"),
 }  # fmt: skip
 WAIT = Style(color="yellow")
+ANSIBLE = Style(color="black", bgcolor="white")
 CRITICAL = Style(bold=True, underline=True)
 BAD = Style(color="white", bgcolor="red")
 
@@ -145,9 +146,11 @@ _CAPITALS = {" ": "=", ".": ":"}
 
 
 def _look(bar: Bar) -> tuple[str, Style]:
-    """A step is the first letter of its target, a wait a dot."""
+    """A step is the first letter of its target, a wait a dot, Ansible at work a wave."""
     if bar.kind == "wait":
         return ".", WAIT
+    if bar.kind == "burst":
+        return "~", ANSIBLE
     target = bar.label.rsplit(".", 2)[-2]
     if bar.verdict in ("failed", "error", "timeout"):
         return target[:1], BAD

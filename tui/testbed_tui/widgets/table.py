@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from rich.cells import cell_len
@@ -25,6 +25,18 @@ class Row(NamedTuple):
     cells: tuple[Cell, ...]
 
 
+Make = Callable[[str], tuple[Cell, ...]]
+"""Gives the cells of the row of that key."""
+
+
+CHUNK = 200
+"""How many rows are added at once, so that keys are answered meanwhile."""
+
+
+def _nothing(_: str) -> tuple[Cell, ...]:
+    return ()
+
+
 class Table(DataTable[Text]):
     """Rows by key, one chosen by the cursor; the cursor stays on its row whatever happens around it."""
 
@@ -32,6 +44,9 @@ class Table(DataTable[Text]):
         super().__init__(id=id, cursor_type="row", zebra_stripes=True)
         self._headings: tuple[str, ...] = ()
         self._shown: dict[str, tuple[Cell, ...]] = {}
+        self._widths: tuple[int, ...] | None = None
+        self._wanted: Sequence[str] = ()
+        self._make: Make = _nothing
 
     @property
     def chosen(self) -> str | None:
@@ -42,17 +57,35 @@ class Table(DataTable[Text]):
 
     def show(self, headings: Sequence[str], rows: Sequence[Row]) -> None:
         """Show these rows in this order under these headings."""
-        if tuple(headings) != self._headings:
-            self._rebuild(tuple(headings), rows)
-        elif list(self._shown) != [row.key for row in rows]:
-            kept = len(self._shown)
-            if list(self._shown) == [row.key for row in rows[:kept]]:
-                self._update(rows[:kept])
-                self._append(rows[kept:])
-            else:
-                self._rebuild(self._headings, rows)
-        else:
-            self._update(rows)
+        cells = {row.key: row.cells for row in rows}
+        self.show_lazily(headings, list(cells), cells.__getitem__)
+
+    def show_lazily(
+        self, headings: Sequence[str], keys: Sequence[str], make: Make, widths: Sequence[int] | None = None
+    ) -> None:
+        """The same for many rows: ``make`` gives a row's cells, and is asked for those that are seen only.
+
+        With ``widths``, in cells, a column is as wide as told; else as wide as what was seen in it, which takes a look
+        at all rows whenever something wider comes.
+        """
+        self._make = make
+        if widths is not None and tuple(widths) != self._widths:
+            self._widths, self._headings = tuple(widths), ()
+        before = list(self._shown)
+        if tuple(headings) != self._headings or before != list(keys[: len(before)]):
+            self._rebuild(tuple(headings), keys)
+        self._wanted = keys
+        self._grow(keys)
+
+    def _grow(self, keys: Sequence[str]) -> None:
+        """Add rows that are still missing: some now, the others when the screen had its turn."""
+        if keys is not self._wanted:
+            return
+        have = len(self._shown)
+        self._append(keys[have : have + CHUNK])
+        self._draw()
+        if have + CHUNK < len(keys):
+            self.call_after_refresh(self._grow, keys)
 
     def choose(self, key: str) -> None:
         """Move the cursor to the row of that key, if there is one."""
@@ -61,31 +94,48 @@ class Table(DataTable[Text]):
         except RowDoesNotExist:
             return
 
-    def _rebuild(self, headings: tuple[str, ...], rows: Sequence[Row]) -> None:
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Bring what is seen now up to date."""
+        super().watch_scroll_y(old_value, new_value)
+        if round(old_value) != round(new_value):
+            self._draw()
+
+    def on_resize(self) -> None:
+        """Bring what is seen now up to date."""
+        self._draw()
+
+    def _rebuild(self, headings: tuple[str, ...], keys: Sequence[str]) -> None:
         chosen, offset = self.chosen, self.scroll_offset
         self.clear(columns=headings != self._headings)
         self._shown = {}
         if headings != self._headings:
             self._headings = headings
             for number, heading in enumerate(headings):
-                self.add_column(heading, key=str(number))
-        self._append(rows)
+                self.add_column(heading, key=str(number), width=self._widths[number] if self._widths else None)
+        self._append(keys if chosen in keys or offset.y else keys[:CHUNK])
         if chosen in self._shown:
             self.move_cursor(row=self.get_row_index(chosen), scroll=False)
             self.scroll_to(offset.x, offset.y, animate=False)
 
-    def _append(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            self.add_row(*(Text(cell.text, cell.style, no_wrap=True) for cell in row.cells), key=row.key)
-            self._shown[row.key] = row.cells
+    def _append(self, keys: Sequence[str]) -> None:
+        empty = (Cell(""),) * len(self._headings)
+        blank = [Text() for _ in empty]
+        for key in keys:
+            self.add_row(*blank, key=key)
+            self._shown[key] = empty
 
-    def _update(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            before = self._shown[row.key]
-            if before is row.cells or before == row.cells:
-                continue
-            for number, (old, new) in enumerate(zip(before, row.cells, strict=True)):
-                if old != new:
-                    wider = cell_len(new.text) > self.ordered_columns[number].content_width
-                    self.update_cell(row.key, str(number), Text(new.text, new.style, no_wrap=True), update_width=wider)
-            self._shown[row.key] = row.cells
+    def _draw(self) -> None:
+        """Change those cells that are seen and are not as they should be."""
+        top, keys = max(0, round(self.scroll_y) - 1), list(self._shown)
+        for index in range(top, min(self.row_count, top + max(self.size.height, 1) + 2)):
+            self._update(keys[index])
+
+    def _update(self, key: str) -> None:
+        before, now = self._shown[key], self._make(key)
+        if before == now:
+            return
+        for number, (old, new) in enumerate(zip(before, now, strict=True)):
+            if old != new:
+                wider = self._widths is None and cell_len(new.text) > self.ordered_columns[number].content_width
+                self.update_cell(key, str(number), Text(new.text, new.style, no_wrap=True), update_width=wider)
+        self._shown[key] = now

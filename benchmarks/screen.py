@@ -1,0 +1,72 @@
+"""How the operator's screen bears a large run: keys answered while it replays, and memory.
+
+``python -m benchmarks.screen [NODES] [SPEED]``: replays a made-up run of so many nodes (default 1000, over 60 events
+each) so many times as fast as it was (default 10), presses a key every 50 ms, and prints how long each screen took to
+act on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from textual.events import Key
+
+from testbed.run.directory import RunDirectory
+from testbed_tui.app import TestbedApp
+from testbed_tui.attach import Attachment
+from testbed_tui.sources import Replay
+from testbed_tui.widgets.table import Table
+from tests.tui.recording import write
+
+
+async def measure(nodes: int, speed: float) -> dict[str, object]:
+    """Replay, press keys, and tell; times in milliseconds, memory in MB."""
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = RunDirectory(Path(scratch))
+        events = write(directory.events, nodes)
+        replay = Replay(directory.read_events(), speed)
+        app = TestbedApp(Attachment("benchmark", directory, replay=replay))
+        delays: list[float] = []
+        began = time.perf_counter()
+        async with app.run_test(size=(120, 40)):
+            while not app.picture.over:
+                await asyncio.sleep(0.05)
+                table = app.screen.query_one(Table) if app.screen.query(Table) else None
+                if table is None or not table.row_count:
+                    continue
+                row = table.cursor_row
+                pressed = time.perf_counter()
+                app.post_message(Key("down" if row + 1 < table.row_count else "home", None))
+                while table.cursor_row == row and table.row_count > 1:
+                    await asyncio.sleep(0)
+                delays.append((time.perf_counter() - pressed) * 1000)
+        took = time.perf_counter() - began
+    delays.sort()
+    return {
+        "nodes": nodes, "events": events, "speed": speed, "seconds": round(took, 1), "keys": len(delays),
+        "p50_ms": round(statistics.median(delays), 1), "p99_ms": round(delays[int(len(delays) * 0.99) - 1], 1),
+        "max_ms": round(delays[-1], 1), "peak_mb": _peak(),
+    }  # fmt: skip
+
+
+def _peak() -> int:
+    """The most memory that this process had, in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) // 1024
+
+
+def main() -> None:
+    """Measure and print as JSON."""
+    nodes = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    speed = float(sys.argv[2]) if len(sys.argv) > 2 else 10.0
+    sys.stdout.write(json.dumps(asyncio.run(measure(nodes, speed))) + "\n")
+
+
+if __name__ == "__main__":
+    main()
