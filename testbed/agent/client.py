@@ -2,7 +2,8 @@
 
 Imports as little as it can: scripts call it often. All that it knows is how to speak to the agent, which is beside it:
 it sends ``<arguments> <bytes of input>``, the arguments each with its length, then the input; frames come back, each
-``<kind> <number>``: kinds ``1`` and ``2`` are output and errors of so many bytes, ``x`` is the exit code and the end.
+``<kind> <number>``: kinds ``1`` and ``2`` are output and errors of so many bytes, ``x`` is the exit code and the end,
+``r`` says that the lock that was asked for is held, with that token, for as long as the connection lasts.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ except ImportError:
     from socket import AF_UNIX, SOCK_STREAM, socket  # type: ignore[assignment]
 
 INPUT_LIMIT = 1024 * 1024 + 1
+
+WHERE = os.getcwd()
+"""Where the command was called."""
 
 
 def read_input() -> bytes:
@@ -58,6 +62,8 @@ def answer(connection: socket) -> int | None:
         kind, number = head.split()
         if kind == b"x":
             return int(number)
+        if kind == b"r":
+            become_command(connection, number)
         left = int(number)
         while left:
             if not buffer:
@@ -69,10 +75,24 @@ def answer(connection: socket) -> int | None:
             left -= len(piece)
 
 
+def become_command(connection: socket, token: bytes) -> None:
+    """Become what follows ``--``, which takes the connection along: so the lock is held until it has ended."""
+    os.set_inheritable(connection.fileno(), True)
+    os.environb[b"TESTBED_LOCK_TOKEN"] = token
+    os.chdir(WHERE)
+    command = sys.argv[sys.argv.index("--") + 1 :]
+    try:
+        os.execvp(command[0], command)  # noqa: S606  what the user asked for
+    except OSError as error:
+        sys.stderr.write(f"testbed lock: {command[0]}: {error.strerror}\n")
+        sys.exit(127 if isinstance(error, FileNotFoundError) else 126)
+
+
 def main() -> int:
     """One word, done by the agent."""
     arguments = [os.fsencode(a) for a in sys.argv[1:]]
-    data = read_input() if b"-" in arguments else b""
+    takes_input = arguments[:1] in ([b"set"], [b"publish"]) and b"-" in arguments
+    data = read_input() if takes_input else b""
     home = os.path.dirname(os.path.dirname(os.path.abspath(sys.argv[0])))
     connection = socket(AF_UNIX, SOCK_STREAM)
     try:

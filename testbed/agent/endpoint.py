@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Callable, Dict, List, Optional, Tuple
 
-from testbed.agent.words import Reply
+from testbed.agent.word import Reply
 from testbed.coord.store import MAX_VALUE
 
 NAME = "agent.sock"
@@ -27,8 +27,10 @@ class Garbled(ValueError):
 class Call:
     """One command that asks: its arguments, its input, and whether it still is there to hear the answer."""
 
-    def __init__(self, arguments: List[str], data: bytes) -> None:
+    def __init__(self, arguments: List[str], data: bytes, asking: socket.socket) -> None:
         self.arguments, self.data = arguments, data
+        self._asking = asking
+        self.let_go = False  # it has become another command, and hears no answer
         self._lock = threading.Lock()
         self._gone = False
         self._listeners: List[Callable[[], None]] = []
@@ -40,6 +42,29 @@ class Call:
             gone = self._gone
         if gone:
             listener()
+
+    def emit(self, data: bytes) -> None:
+        """Pass on output that comes before the end; where the command is gone, nobody hears it."""
+        self._send(_frame(1, data))
+
+    def let_run(self, token: int) -> None:
+        """Have the command run what it was told to, and return when that has ended: the connection ends with it."""
+        ended = threading.Event()
+        self.let_go = True
+        self.listen(ended.set)
+        self._send(b"r %d\n" % token)
+        ended.wait()
+
+    def finish(self, reply: Reply) -> None:
+        """Give the answer."""
+        frames = [_frame(fd, data) for fd, data in ((1, reply.out), (2, reply.err)) if data]
+        self._send(b"".join(frames) + b"x %d\n" % reply.code)
+        with suppress(OSError):
+            self._asking.shutdown(socket.SHUT_RDWR)  # wakes the serving thread, which closes it
+
+    def _send(self, data: bytes) -> None:
+        with suppress(OSError):  # the command is gone; nobody wants to hear it
+            self._asking.sendall(data)
 
     def hang_up(self) -> None:
         """Tell whoever works for the call that nobody waits for it."""
@@ -136,15 +161,11 @@ class Endpoint:
             return
         if request is not None:
             connection.received = bytearray()
-            connection.call = Call(*request)
-            threading.Thread(target=self._work, args=(connection.socket, connection.call), daemon=True).start()
+            connection.call = Call(*request, connection.socket)
+            threading.Thread(target=self._work, args=(connection.call,), daemon=True).start()
 
-    def _work(self, asked: socket.socket, call: Call) -> None:
-        reply = self._answer(call)
-        frames = [b"%d %d\n%b" % (fd, len(data), data) for fd, data in ((1, reply.out), (2, reply.err)) if data]
-        with suppress(OSError):  # the command is gone; nobody wants to hear it
-            asked.sendall(b"".join(frames) + b"x %d\n" % reply.code)
-            asked.shutdown(socket.SHUT_RDWR)  # wakes the serving thread, which closes it
+    def _work(self, call: Call) -> None:
+        call.finish(self._answer(call))
 
     def _drop(self, fd: int) -> None:
         self._poll.unregister(fd)
@@ -155,6 +176,10 @@ class Endpoint:
         if self._full:
             self._full = False
             self._poll.register(self._listener, select.POLLIN)
+
+
+def _frame(fd: int, data: bytes) -> bytes:
+    return b"%d %d\n%b" % (fd, len(data), data)
 
 
 def _parse(raw: bytearray) -> Optional[Tuple[List[str], bytes]]:

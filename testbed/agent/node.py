@@ -8,14 +8,15 @@ import queue
 import signal
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import IO, Any, Dict, Iterator, List, Optional, Sequence
+from typing import IO, Any, Callable, Dict, List, Optional, Sequence
 
 from testbed.agent import environment
 from testbed.agent.answer import BUSY, ETCD, Trouble
 from testbed.agent.delivery import Delivery
+from testbed.agent.doing import Doing
 from testbed.agent.endpoint import NAME as ENDPOINT
 from testbed.agent.endpoint import Call, Endpoint
 from testbed.agent.lifecycle import Flagged, Home, Lifecycle, Lost, Message, Served, Told
@@ -23,12 +24,12 @@ from testbed.agent.outbox import Outbox
 from testbed.agent.plan import Plan
 from testbed.agent.start import PATIENCE
 from testbed.agent.waits import Waits
-from testbed.agent.words import Reply, run
+from testbed.agent.words import Caller, Reply, run
 from testbed.agent.workspace import Workspace
 from testbed.coord.feed import Feed
 from testbed.coord.gateway import GatewayStore
 from testbed.coord.keys import RunKeys, end_of
-from testbed.coord.scope import Aborted, Cancel, Scope, WaitTimeout, read_flag
+from testbed.coord.scope import Cancel, Scope, read_flag
 from testbed.coord.session import Session
 from testbed.coord.store import Change, Lease, Put, Span, Store, StoreError, Unchanged
 from testbed.coord.wire import Client
@@ -69,8 +70,10 @@ def serve(plan: Plan, workspace: Workspace, archive: str, go: int, told: IO[byte
 class _Telling(Scope):
     """The node's scope; that it set a value is an event, so that others can tell who released whom."""
 
-    def __init__(self, store: Store, run: str, by: str, feed: Feed, outbox: Outbox) -> None:
-        super().__init__(store, run, by, feed)
+    def __init__(
+        self, store: Store, plan: Plan, feed: Feed, outbox: Outbox, lease: Callable[[], int], waits: Waits
+    ) -> None:
+        super().__init__(store, plan.run, plan.node, feed, nodes=plan.peers, lease=lease, board=waits)
         self._outbox = outbox
 
     def set(self, key: str, value: bytes) -> None:
@@ -92,8 +95,9 @@ class Node:
         self._store = GatewayStore(self._client)
         self._feed = Feed(self._store)
         self._outbox = Outbox(self._store, self._keys, plan.node, workspace.journal, lambda why: inbox.put(Lost(why)))
-        self._scope = _Telling(self._store, plan.run, plan.node, self._feed, self._outbox)
         self._waits = Waits(self._outbox, self._keys, plan.node)
+        self._doing = Doing(workspace, self._waits, self._outbox, self._keys, plan.node)
+        self._scope = _Telling(self._store, plan, self._feed, self._outbox, self._lease, self._waits)
         self._session: Optional[Session] = None
         self._cleared = False
         self.identity: Dict[str, Any] = {
@@ -150,6 +154,8 @@ class Node:
         endpoint.close()
         os.unlink(self._workspace.own(ENDPOINT))
         self._waits.end_all("gone")
+        gone = json.dumps({"why": f"has ended ({verdict})", "excused": False})
+        self._outbox.send(Put(self._keys.gone + self._plan.node, gone.encode()))
         ended = self._outbox.record(NodeEnded, verdict=verdict, reason=reason)
         delivery = Delivery(self._plan, self._workspace, self._archive, self._store, self._outbox, self._inbox)
         packed = delivery.pack()
@@ -177,6 +183,10 @@ class Node:
         value = json.dumps({"host": self.identity["host"], "pid": self.identity["pid"]})
         return Put(self._keys.alive(self._plan.node), value.encode(), self._session.lease.id)
 
+    def _lease(self) -> int:
+        assert self._session is not None  # noqa: S101  made first
+        return self._session.lease.id
+
     def _renew(self, lease: Lease) -> None:
         self._store.commit([replace(self._alive(), lease=lease.id)])
 
@@ -198,6 +208,8 @@ class Node:
         for change in changes:
             if change.key == self._keys.home(self._plan.node):
                 self._inbox.put(Home())
+            elif change.key == self._keys.asked(self._plan.node) and change.value is not None:
+                self._doing.answer(change.value.decode("ascii", "replace"))
             elif change.key == self._keys.served(self._plan.node) and change.value is not None:
                 try:
                     told = json.loads(change.value)
@@ -211,31 +223,21 @@ class Node:
 
     def _answer(self, call: Call) -> Reply:
         """Do the word that a command asks for; on the call's own thread."""
+        cancel = Cancel()
+        call.listen(cancel.fire)
+        caller = Caller(call.data, cancel, call.emit, partial(self._run_held, call))
         try:
-            return run(call.arguments, self._scope, self._plan.node, call.data, partial(self._blocking, call))
+            reply = run(call.arguments, self._scope, caller)
         except Exception:  # noqa: BLE001  the command must hear something, and the agent go on
             import traceback
 
             traceback.print_exc()
             return Reply(70, err=b"testbed: the agent failed at this; see agent.log\n")
+        if call.let_go and reply.err:  # of a lock that was lost; its command is not there to say it any more
+            self._outbox.say(Notice, level="warning", message=reply.err.decode("utf-8", "replace").strip())
+        return reply
 
-    @contextmanager
-    def _blocking(self, call: Call, what: str, names: List[str], timeout: Optional[float]) -> Iterator[Cancel]:
-        """A wait on behalf of a command: told to everybody, and over when the command is."""
-        cancel = Cancel()
-        call.listen(cancel.fire)
-        wait = self._waits.begin(what, names, timeout)
-        outcome = "met"
-        try:
-            yield cancel
-        except WaitTimeout:
-            outcome = "timeout"
-            raise
-        except Aborted:
-            outcome = "aborted"
-            raise
-        except BaseException:
-            outcome = "gone"
-            raise
-        finally:
-            self._waits.end(wait, outcome)
+    def _run_held(self, call: Call, _command: List[str], token: int) -> int:
+        """Have the command that asked become the one that it was given, and wait for its end."""
+        call.let_run(token)
+        return 0

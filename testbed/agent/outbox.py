@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import Any, Callable, Optional, Type, Union
+from typing import Any, Callable, Dict, List, Optional, Type, Union
 
 from testbed.agent.answer import write_all
 from testbed.coord.keys import RunKeys
@@ -28,6 +28,11 @@ class Outbox:
         self._lock = threading.RLock()
         self._sequence = 0
         self._sender = Sender(store, lost)
+        self._listeners: List[Callable[[Type[Event], Dict[str, Any]], None]] = []
+
+    def listen(self, listener: Callable[[Type[Event], Dict[str, Any]], None]) -> None:
+        """Have ``listener`` called with every event of this node, kind and fields; before `start`."""
+        self._listeners.append(listener)
 
     def start(self) -> None:
         """Begin to send."""
@@ -45,6 +50,8 @@ class Outbox:
             operation = Put(self._keys.event(self._node, self._sequence), text.encode("utf-8", "replace"))
             self._sequence += 1
             broken = self._append(operation.value + b"\n")
+        for listener in self._listeners:
+            listener(kind, fields)
         if broken:
             self.say(Notice, level="warning", message=f"cannot write events.jsonl on the node: {broken}")
         return operation

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import threading
 import time
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from testbed.agent.outbox import Outbox
 from testbed.coord.keys import RunKeys
 from testbed.coord.store import Delete, Put
 from testbed.events import WaitEnded, WaitStarted
-
-MET, TIMED_OUT, ABORTED, GONE = "met", "timeout", "aborted", "gone"
-"""How a wait ends."""
 
 
 class Waits:
@@ -23,27 +20,32 @@ class Waits:
         self._outbox, self._keys, self._node = outbox, keys, node
         self._lock = threading.Lock()
         self._count = 0
-        self._open: Dict[int, float] = {}
+        self._open: Dict[int, Tuple[float, str, List[str]]] = {}
 
-    def begin(self, what: str, names: List[str], timeout: Optional[float]) -> int:
-        """Tell that a call blocks, for at most ``timeout`` seconds; gives the wait's number."""
+    def begin(
+        self, what: str, names: List[str], timeout: Optional[float], details: Optional[Mapping[str, Any]] = None
+    ) -> int:
+        """Tell that a call blocks, for at most ``timeout`` seconds; gives the wait's number.
+
+        What is told is documented in docs/coordination.md; ``details`` are the members that not all waits have.
+        """
         with self._lock:
             wait, self._count = self._count, self._count + 1
-            self._open[wait] = time.monotonic()
+            self._open[wait] = (time.monotonic(), what, names)
         since = time.time()
         until = None if timeout is None else since + timeout
-        value = json.dumps({"what": what, "names": names, "since": since, "until": until})
+        told = {"what": what, "names": names, "since": since, "until": until, **(details or {})}
         self._outbox.say(WaitStarted, wait=wait, what=what, names=names, timeout=timeout)
-        self._outbox.send(Put(self._keys.waiting(self._node, wait), value.encode()))
+        self._outbox.send(Put(self._keys.waiting(self._node, wait), json.dumps(told).encode()))
         return wait
 
     def end(self, wait: int, outcome: str) -> None:
         """Tell that it blocks no more; a wait ends once, whoever says so first."""
         with self._lock:
-            began = self._open.pop(wait, None)
-        if began is None:
+            ended = self._open.pop(wait, None)
+        if ended is None:
             return
-        self._outbox.say(WaitEnded, wait=wait, outcome=outcome, duration=round(time.monotonic() - began, 6))
+        self._outbox.say(WaitEnded, wait=wait, outcome=outcome, duration=round(time.monotonic() - ended[0], 6))
         self._outbox.send(Delete(self._keys.waiting(self._node, wait)))
 
     def end_all(self, outcome: str) -> None:
@@ -52,3 +54,9 @@ class Waits:
             waits: Tuple[int, ...] = tuple(self._open)
         for wait in waits:
             self.end(wait, outcome)
+
+    def now(self) -> List[Dict[str, Any]]:
+        """What the node waits for right now: ``{what, names, for}`` each, ``for`` in seconds, the longest first."""
+        with self._lock:
+            waits = list(self._open.values())
+        return [{"what": w, "names": n, "for": round(time.monotonic() - began, 1)} for began, w, n in waits]

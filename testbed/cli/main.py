@@ -27,7 +27,20 @@ COMMANDS = {
     "finalise": "Let all nodes end what they are at, then finalise.",
     "set": "Set a value for all nodes; `-` takes it from standard input.",
     "get": "Print a value; with --block wait until it is set.",
+    "keys": "List the keys that are set.",
+    "unset": "Remove a value.",
+    "barrier": "Wait until all nodes, or those named, are here.",
+    "next": "Print the next number of a sequence: 0, 1, 2 ..., each once in the run.",
+    "lock": "Run COMMAND while no other holds the lock.",
+    "publish": "Add a message to a stream.",
+    "subscribe": "Print the messages of a stream, from the first on.",
+    "service": "Say where a service is, or wait until somebody does.",
+    "nodes": "List the nodes of the run.",
+    "hosts": "List the nodes' addresses and names.",
+    "whoami": "Print the name of this node.",
     "wait": "Wait until the run finalises.",
+    "local-setup": "Make a scope for COUNT nodes whose scripts are run by hand.",
+    "local-teardown": "End a local scope and remove all that is of it.",
     "clean": "Run the clean targets of RUN's nodes, on the machines that it had.",
     "lab": "Make or remove a practice lab of real SSH hosts on this machine.",
     "doctor": "Check this machine, and with -i the lab's machines and their way to etcd.",
@@ -36,7 +49,10 @@ COMMANDS = {
 """Every command and its one line of help; ``testbed.cli.NAME`` has it as ``command``, but for the words that nodes
 have too."""
 
-WORDS = ("abort", "finalise", "set", "get", "wait")
+WORDS = (
+    "abort", "finalise", "set", "get", "keys", "unset", "barrier", "next", "lock", "publish", "subscribe", "service",
+    "nodes", "hosts", "whoami", "wait",
+)  # fmt: skip
 """The commands that ``testbed.cli.words`` makes, the same as on nodes."""
 
 
@@ -55,7 +71,7 @@ class Words(click.Group):
             from testbed.cli.words import command_for
 
             return command_for(cmd_name)
-        command: click.Command = importlib.import_module(f"testbed.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"testbed.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  click's

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
+import os
+import subprocess
 import sys
 from collections.abc import Sequence
 
 import click
 
-from testbed.errors import UsageError
-
-PATIENCE = 10.0
-"""Seconds that the run's etcd may take to answer."""
-
 WITH_RUN_FIRST = ("abort", "finalise")
 """The words that take the run as their operand too, since they take nothing else."""
+
+WITH_OPTIONS_ANYWHERE = ("abort", "finalise", "nodes", "hosts", "whoami")
+"""The words whose operands cannot look like options."""
 
 
 def command_for(name: str) -> click.Command:
@@ -29,26 +27,29 @@ def command_for(name: str) -> click.Command:
     @click.command(
         name,
         options_metavar=usage,
-        context_settings={"ignore_unknown_options": True, "allow_interspersed_args": name in WITH_RUN_FIRST},
+        context_settings={
+            "ignore_unknown_options": True, "allow_interspersed_args": name in WITH_OPTIONS_ANYWHERE,
+        },
         help=f"{word.summary[0].upper()}{word.summary[1:]}.\n\n\b\n{word.help}",
-    )
-    @click.option("--run", "--uuid", "run", metavar="RUN", help="The run; `last` unless said.")
+    )  # fmt: skip
+    @click.option("--run", "--uuid", "run", metavar="RUN", help="The run or local scope; the newest run unless said.")
     @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="")
     def command(run: str | None, words: tuple[str, ...]) -> None:
         rest = list(words)
         if name in WITH_RUN_FIRST and run is None and rest and not rest[0].startswith("-"):
             run = rest.pop(0)
         found, rest = _take_run(rest)
-        sys.exit(_do(run or found or "last", [name, *rest]))
+        sys.exit(_do(run or found, [name, *rest]))
 
     return command
 
 
 def _take_run(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """``--run RUN`` also after the word's own options, where click no longer looks."""
+    """``--run RUN`` also after the word's own options, where click no longer looks; not beyond ``--``."""
     rest = list(words)
+    until = rest.index("--") if "--" in rest else len(rest)
     for option in ("--run", "--uuid"):
-        if option in rest[:-1]:
+        if option in rest[: until - 1]:
             place = rest.index(option)
             run = rest[place + 1]
             del rest[place : place + 2]
@@ -56,31 +57,30 @@ def _take_run(words: Sequence[str]) -> tuple[str | None, list[str]]:
     return None, rest
 
 
-def _do(name: str, words: list[str]) -> int:
-    from testbed.agent import words as node_words
-    from testbed.coord.gateway import connect
-    from testbed.coord.scope import Scope
-    from testbed.run.directory import find
-    from testbed.run.scopes import read_access
+def _do(name: str | None, words: list[str]) -> int:
+    from testbed.agent.words import Caller, run
+    from testbed.run.reach import scope_of
 
-    directory = find(name)
-    try:
-        access = read_access(directory.access)
-    except FileNotFoundError:
-        raise UsageError(
-            f"the run {directory.run} is over", "testbed list shows the runs; testbed report tells how it ended"
-        ) from None
-    data = sys.stdin.buffer.read() if words[0] == "set" and words[-1:] == ["-"] else b""
-    store = connect(access, PATIENCE)
-    by = f"{getpass.getuser()}@{socket.gethostname()}"
-    scope = Scope(store, directory.run, by)
-    try:
-        reply = node_words.run(words, scope, by, data)
-    finally:
-        scope.close()
-        store.close()
-    sys.stdout.buffer.write(reply.out)
-    sys.stdout.buffer.flush()
+    takes_input = words[0] in ("set", "publish") and words[-1:] == ["-"]
+    data = sys.stdin.buffer.read() if takes_input else b""
+    with scope_of(name) as scope:
+        reply = run(words, scope, Caller(data, emit=_emit, run_held=_run_held))
+    _emit(reply.out)
     sys.stderr.buffer.write(reply.err)
     sys.stderr.buffer.flush()
     return reply.code
+
+
+def _emit(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _run_held(command: list[str], token: int) -> int:
+    """Run the command of a lock; its exit code as a shell says it."""
+    try:
+        code = subprocess.run(command, env={**os.environ, "TESTBED_LOCK_TOKEN": str(token)}, check=False).returncode
+    except OSError as error:
+        click.echo(f"testbed lock: {command[0]}: {error.strerror}", err=True)
+        return 127 if isinstance(error, FileNotFoundError) else 126
+    return code if code >= 0 else 128 - code

@@ -102,7 +102,7 @@ def _answer(keys: RunKeys, node: str, view: Dict[str, Tuple[bytes, int]], questi
         if told.get("asked") == question:
             return _doing(told)
     if keys.alive(node) not in view:
-        return "no agent of it is alive: it has not started yet, or is dead"
+        return "no agent of it is alive: not started yet, dead, or played by hand"
     return None
 
 

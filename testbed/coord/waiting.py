@@ -53,6 +53,13 @@ class WaitTimeout(Exception):
         self.waited = waited
         self.explained = explained
 
+    @classmethod
+    def told(cls, message: str) -> WaitTimeout:
+        """One that was told by somebody else, in these words."""
+        error = cls(message, 0.0)
+        error.args = (message,)
+        return error
+
 
 class Broken(Exception):
     """What was waited for can never come: somebody whom it needs takes part no more."""

@@ -188,16 +188,18 @@ def test_words_over_any_store() -> None:
     """The words need no agent: over a memory store they do the same."""
     store = MemoryStore()
     scope = Scope(store, "r", "controller")
-    assert words.run(["set", "a", "1"], scope, "controller") == words.Reply()
-    assert words.run(["get", "a"], scope, "controller").out == b"1\n"
+    assert words.run(["set", "a", "1"], scope) == words.Reply()
+    assert words.run(["get", "a"], scope).out == b"1\n"
     got: list[words.Reply] = []
-    thread = threading.Thread(target=lambda: got.append(words.run(["get", "-b", "b"], scope, "controller")))
+    thread = threading.Thread(target=lambda: got.append(words.run(["get", "-b", "b"], scope)))
     thread.start()
-    words.run(["set", "b", "-"], scope, "controller", b"2\n")
+    words.run(["set", "b", "-"], scope, words.Caller(b"2\n"))
     thread.join(30)
     assert got == [words.Reply(out=b"2\n")]
-    assert words.run(["finalise"], scope, "controller").code == 0
-    assert b"controller was first" in words.run(["finalise"], Scope(store, "r", "n"), "n").err
+    assert words.run(["finalise"], scope).code == 0
+    other = Scope(store, "r", "n")
+    assert b"controller was first" in words.run(["finalise"], other).err
+    other.close()
     scope.close()
 
 
