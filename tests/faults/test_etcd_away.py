@@ -1,0 +1,151 @@
+"""Runs whose etcd is killed, comes back, changes its leader, or stays away for long."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed.coord.gateway import connect
+from testbed.coord.keys import RunKeys, end_of
+from testbed.coord.scope import Scope
+from tests.coord.etcd_process import DISTRO, EtcdProcess, encode, find_binary, post
+from tests.faults.cluster import Cluster
+from tests.faults.conftest import PING_PONG
+from tests.faults.live import LiveRun, etcd_of, on_cluster
+
+PASSWORD = "root-secret"
+
+
+def heard(count: int) -> str:
+    """What a node of the ping-pong has heard when it has heard all, each once and in order."""
+    return "".join(f"{n}\n" for n in range(1, count + 1))
+
+
+def await_value(run: LiveRun, key: str) -> None:
+    """Block until a node of the run has set that value."""
+    keys = RunKeys(run.directory.run)
+    store = connect(run.access())
+    scope = Scope(store, keys.run, "test")
+    try:
+        scope.wait(key, 60)
+    finally:
+        scope.close()
+        store.close()
+
+
+def assert_all_came_once(run: LiveRun, rounds: int) -> None:
+    """Every value was heard once in order, and every event of a node came once in the order of its own journal."""
+    assert run.end().judgement.exit_code == 0, run.events
+    for node in ("a", "b"):
+        assert run.report(node, "heard") == heard(rounds)
+        waits = [e.wait for e in run.all_of("wait_started", node=node)]  # type: ignore[attr-defined]
+        assert waits == sorted(set(waits))
+        ends = [e.wait for e in run.all_of("wait_ended", node=node)]  # type: ignore[attr-defined]
+        assert sorted(ends) == waits
+        assert len(run.all_of("node_started", node=node)) == len(run.all_of("node_ended", node=node)) == 1
+
+
+def test_the_runs_own_etcd_is_killed(start: Callable[..., LiveRun]) -> None:
+    """Kill -9 of the run's own server, twice in the middle of blocked gets and events: it passes, nothing is lost."""
+    run = start(PING_PONG.format(rounds=30))
+    run.await_event("node_started", count=2)
+    for key in ("pong.8", "pong.16"):
+        await_value(run, key)
+        os.kill(etcd_of(run.directory.path), signal.SIGKILL)
+        run.await_event("notice", count=1 if key == "pong.8" else 2)
+    assert_all_came_once(run, 30)
+    assert [n for n in run.notices() if "SIGKILL" in n and "started again" in n] == run.notices()
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """Three members with authentication."""
+    members = Cluster(find_binary(DISTRO), PASSWORD)
+    try:
+        members.start()
+        yield members
+    finally:
+        members.close()
+
+
+def test_the_leader_of_a_cluster_is_killed(start: Callable[..., LiveRun], cluster: Cluster) -> None:
+    """A lab's cluster that loses its leader in the middle goes on with another one, and so does the run."""
+    run = start(PING_PONG.format(rounds=30), etcd=on_cluster(cluster.urls, PASSWORD))
+    run.await_event("node_started", count=2)
+    await_value(run, "pong.8")
+    cluster.kill_leader()
+    assert_all_came_once(run, 30)
+    assert cluster.users() == ["root"]
+    assert any("CVE-2026-33343" in n for n in run.notices())  # this version's leaks are named
+
+
+@pytest.fixture
+def lab_etcd() -> Iterator[EtcdProcess]:
+    """A server of the lab's with authentication, that the test may kill."""
+    server = EtcdProcess(find_binary(DISTRO)).start()
+    try:
+        for path, body in (
+            ("user/add", {"name": "root", "password": PASSWORD}),
+            ("role/add", {"name": "root"}),
+            ("user/grant", {"user": "root", "role": "root"}),
+            ("enable", {}),
+        ):
+            post(server, f"/v3/auth/{path}", body)
+        yield server
+    finally:
+        server.close()
+
+
+def test_etcd_is_away_for_longer_than_a_lease(
+    start: Callable[..., LiveRun], lab_etcd: EtcdProcess, tmp_path: Path
+) -> None:
+    """Agents go on with their step and keep their events; when etcd is back within the outage the run passes."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    run = start(
+        f"""
+deployment: away
+finalise: all
+configurations:
+  worker:
+    test:
+      pre: testbed set ready yes
+      run: cat {gate}; echo done > {tmp_path}/worked
+    publish: testbed set published yes
+  waiter:
+    test: testbed get -b published
+nodes:
+  a: {{configurations: [worker]}}
+  b: {{configurations: [waiter]}}
+""",
+        {"liveness": 2, "outage": 60},
+        etcd=on_cluster([lab_etcd.url], PASSWORD),
+    )
+    run.await_event("step_started", node="a", step="main", target="test")
+    run.await_event("wait_started", node="b")
+    lab_etcd.kill()
+    with gate.open("w") as opened:  # the step goes on while there is no etcd, and ends
+        opened.write("go\n")
+    threading.Event().wait(5)  # the fault itself: two leases and more
+    lab_etcd.start()
+    assert run.end().judgement.exit_code == 0, run.events
+    assert (tmp_path / "worked").exists()
+    assert run.all_of("node_lost") == []
+    targets = [(e.target, e.step) for e in run.all_of("step_ended", node="a")]  # type: ignore[attr-defined]
+    assert targets == [("test", "pre"), ("test", "main"), ("publish", "main")]
+
+
+def test_nothing_of_a_run_stays_on_the_labs_etcd(start: Callable[..., LiveRun], lab_etcd: EtcdProcess) -> None:
+    """After the run its users, its role and all of its keys are gone from the lab's cluster."""
+    run = start(PING_PONG.format(rounds=1), etcd=on_cluster([lab_etcd.url], PASSWORD))
+    assert run.end().judgement.exit_code == 0
+    token = str(post(lab_etcd, "/v3/auth/authenticate", {"name": "root", "password": PASSWORD})["token"])
+    assert post(lab_etcd, "/v3/auth/user/list", {}, token=token)["users"] == ["root"]
+    assert post(lab_etcd, "/v3/auth/role/list", {}, token=token)["roles"] == ["root"]
+    everything = {"key": encode("/"), "range_end": encode(end_of("/")), "count_only": True}
+    assert "count" not in post(lab_etcd, "/v3/kv/range", everything, token=token)
