@@ -23,6 +23,7 @@ from testbed.cli.options import deployment_options, etcd_options, parameters
 @click.option("--run-dir", type=click.Path(path_type=Path), metavar="DIR", help="Keep everything of the run there.")
 @click.option("--continue-on-error", is_flag=True, help="A failed step does not abort the run.")
 @click.option("--clean-first", is_flag=True, help="Run the clean targets before all others.")
+@click.option("--tui", is_flag=True, help="Watch the run on a screen; it goes on when the screen is left.")
 def command(**chosen: Any) -> None:
     """Run a deployment and report; the exit code is the verdict's.
 
@@ -32,6 +33,10 @@ def command(**chosen: Any) -> None:
 
     The first Ctrl-C aborts in order: nodes finalise, logs come home. A second one stops waiting for that.
     """  # noqa: D301  click's mark needs the real character
+    if chosen.pop("tui"):
+        from testbed.cli.tui import run_with_screen
+
+        sys.exit(run_with_screen(as_words(click.get_current_context())))
     from testbed.compile.plan import WITH_CLEAN, WITHOUT_CLEAN
     from testbed.run.pipeline import Options
 
@@ -47,6 +52,21 @@ def command(**chosen: Any) -> None:
         junit=chosen["junit"],
     )
     sys.exit(carry_out(options))
+
+
+def as_words(context: click.Context) -> list[str]:
+    """The command line that was given, without ``--tui``."""
+    words = ["run"]
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if not isinstance(parameter, click.Option):
+            words.append(str(value))
+        elif parameter.is_flag:
+            words += [parameter.opts[0]] if value and parameter.name != "tui" else []
+        elif value is not None:
+            for one in value if parameter.multiple else (value,):
+                words += [parameter.opts[-1], str(one)]
+    return words
 
 
 def etcd_choice(
