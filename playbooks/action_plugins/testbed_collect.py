@@ -24,7 +24,7 @@ CHUNK = 8 * 1024 * 1024
 
 
 class ActionModule(ActionBase):
-    """``testbed_collect:`` with ``wait`` (let a living agent end first) and ``keep`` (leave the workspace)."""
+    """``testbed_collect:`` takes no arguments; an agent that still lives is made to end first."""
 
     TRANSFERS_FILES = False
     _requires_connection = True
@@ -37,21 +37,19 @@ class ActionModule(ActionBase):
         self._interpreter = str(self._templar.template(task_vars.get("ansible_python_interpreter") or ""))
         self._workspace = str(self._templar.template(task_vars["testbed_workspace"]))
         target = Path(self._templar.template(task_vars["testbed_results"]))
-        waits = ["--wait"] if self._task.args.get("wait") else []
-        path, size, digest = self._fetch(target, waits)
-        if not self._task.args.get("keep"):
-            self._ask("remove")
+        path, size, digest = self._fetch(target)
+        self._ask("remove")
         result.update(changed=True, path=str(path), size=size, sha256=digest)
         return result
 
-    def _fetch(self, target: Path, waits: list[str]) -> tuple[Path, int, str]:
+    def _fetch(self, target: Path) -> tuple[Path, int, str]:
         """Chunk after chunk into ``target``; only a whole archive with the right checksum gets its name."""
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(target.name + ".partial")
         digest, offset = hashlib.sha256(), 0
-        with open(partial, "wb", opener=lambda p, f: os.open(p, f, 0o600)) as out:  # noqa: PTH123  the opener
+        with open(partial, "wb", opener=lambda p, f: os.open(p, f, 0o600)) as out:
             while True:
-                answer, rest = self._ask("collect", *waits, str(offset), str(CHUNK))
+                answer, rest = self._ask("collect", str(offset), str(CHUNK))
                 try:
                     data = base64.b64decode(rest, validate=False)
                 except binascii.Error as error:

@@ -23,6 +23,7 @@ from testbed.cli.options import deployment_options, etcd_options, parameters
 @click.option("--run-dir", type=click.Path(path_type=Path), metavar="DIR", help="Keep everything of the run there.")
 @click.option("--continue-on-error", is_flag=True, help="A failed step does not abort the run.")
 @click.option("--clean-first", is_flag=True, help="Run the clean targets before all others.")
+@click.option("--by-hand", is_flag=True, help="Start no node: say which playbook to run by hand for each, and wait.")
 @click.option("--tui", is_flag=True, help="Watch the run on a screen; it goes on when the screen is left.")
 def command(**chosen: Any) -> None:
     """Run a deployment and report; the exit code is the verdict's.
@@ -50,6 +51,7 @@ def command(**chosen: Any) -> None:
         run_dir=chosen["run_dir"],
         etcd=etcd_choice(chosen["etcd"], chosen["etcd_binary"], chosen["etcd_advertise"], chosen["shared_credentials"]),
         junit=chosen["junit"],
+        by_hand=chosen["by_hand"],
     )
     sys.exit(carry_out(options))
 

@@ -66,14 +66,14 @@ def _task_file(plan: RunPlan, node: NodePlan, step: AnsibleStep) -> str:
 def _playbook(plan: RunPlan, node: NodePlan) -> str:
     """The node's whole part as one play.
 
-    The agent runs the scripts by itself; the play starts it, does what is Ansible's when the agent comes to it, and
-    brings the results home.
+    The agent runs the scripts by itself; the play starts it and does what is Ansible's when the agent comes to it. The
+    controller brings the results home.
     """
     name = node.node.name
     head = [
         f"# {plan.deployment.name}: all that node {name} does, on machine {node.machine.name}.",
-        "# By hand, while the run's etcd is up (`testbed run --by-hand` keeps it so):",
-        f"#   ansible-playbook -i private/inventory.json playbooks/{name}.yml",
+        "# The controller does this for many nodes at once. `testbed run --by-hand` leaves it to you, and waits:",
+        f"#   private/by-hand {name}",
         "#",
         *(
             f"#   {n:2d}. {s.target:8s} {s.step:4s} {s.configuration} ({_who(s.kind)})"
@@ -87,8 +87,7 @@ def _playbook(plan: RunPlan, node: NodePlan) -> str:
         tasks.append(
             {
                 "name": f"Wait until {name} comes to {step.name}",
-                "testbed_await": {"target": step.target, "configuration": step.configuration, "step": step.step},
-                "become": node.node.become,
+                "testbed_await": {"step": step.name},
                 "register": "testbed_awaited",
             }
         )
@@ -96,26 +95,22 @@ def _playbook(plan: RunPlan, node: NodePlan) -> str:
             {
                 "name": f"{step.target} of {step.configuration}",
                 "when": "testbed_awaited.wanted",
-                "block": [{"ansible.builtin.include_tasks": f"{name}/{step.name}.yml"}, _answer(node, "passed")],
-                "rescue": [_answer(node, "failed")],
+                "block": [{"ansible.builtin.include_tasks": f"{name}/{step.name}.yml"}, _answer("passed")],
+                "rescue": [_answer("failed")],
             }
         )
-    tasks.append(
-        {"name": "Bring logs and reports home, remove the workspace", "testbed_collect": {"wait": True},
-         "become": node.node.become}
-    )  # fmt: skip
     play = [{"name": f"{plan.deployment.name}: {name}", "hosts": name, "gather_facts": False, "tasks": tasks}]
     return "\n".join(head) + "\n" + _dump(play)
 
 
-def _answer(node: NodePlan, verdict: str) -> dict[str, Any]:
+def _answer(verdict: str) -> dict[str, Any]:
     """The task that tells the agent how its Ansible step ended."""
     arguments = {"serial": "{{ testbed_awaited.serial }}", "verdict": verdict}
     if verdict != "passed":
         arguments["reason"] = (
             "{{ ansible_failed_task.name | default('') }}: {{ ansible_failed_result.msg | default('') }}"
         )
-    return {"name": f"Tell the agent: {verdict}", "testbed_answer": arguments, "become": node.node.become}
+    return {"name": f"Tell the agent: {verdict}", "testbed_answer": arguments}
 
 
 def _who(kind: str) -> str:

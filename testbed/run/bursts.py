@@ -65,6 +65,8 @@ class AnsibleBursts:
     Ansible is told by environment.
     """
 
+    serves = 4
+
     def __init__(
         self, playbooks: Path, inventory: Path, logs: Path, private: Path, environment: Mapping[str, str], forks: int
     ) -> None:

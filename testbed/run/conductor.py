@@ -53,6 +53,7 @@ class Conductor:
     """The run's state machine over its nodes.
 
     ``finalise`` is the deployment's; with `ALL` the conductor raises the flag when no node has anything else to do.
+    ``serve_limit`` bounds the serve bursts at once; 0 for none at all.
     """
 
     def __init__(self, nodes: Iterable[str], finalise: str, serve_limit: int = 4) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -28,9 +30,10 @@ from testbed.report.state import RunState, fold
 from testbed.report.verdict import BUG, Judgement, judge
 from testbed.run import watching
 from testbed.run.bursts import AnsibleBursts, forks_for
+from testbed.run.byhand import ByHand
 from testbed.run.directory import RunDirectory
 from testbed.run.executor import Executor
-from testbed.run.freeze import Timing, freeze, write_inventory, write_starts
+from testbed.run.freeze import Timing, freeze, write_inventory, write_private, write_starts
 from testbed.run.interruptions import Interruptions
 from testbed.run.journal import Journal, Listener
 from testbed.run.loop import Loop
@@ -60,6 +63,7 @@ class Request:
     etcd: EtcdChoice = field(default_factory=EtcdChoice)
     timing: Timing = field(default_factory=Timing)
     junit: Path | None = None
+    by_hand: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +159,12 @@ def _do(
     plan = request.plan
     machines = {p.node.name: p.machine for p in plan.nodes}
     inventory = write_inventory(directory, plan, request.inventory)
-    executor = AnsibleBursts(
+    executor: Executor = AnsibleBursts(
         directory.playbooks, inventory, directory.path / "bursts", directory.private,
         request.ansible_environment, forks_for(len(plan.nodes)),
     )  # fmt: skip
+    if request.by_hand:
+        executor = ByHand(executor, _write_by_hand(request, directory), partial(_tell_by_hand, journal))
     try:
         with etcd_scope(plan.run, machines, request.etcd, directory, partial(_notice, journal)) as scope:
             # A lab's cluster keeps its history long after the run: results have no place there.
@@ -167,6 +173,26 @@ def _do(
             _conduct(request, directory, journal, scope, executor, began, interruptions)
     finally:
         executor.close()
+
+
+def _write_by_hand(request: Request, directory: RunDirectory) -> Path:
+    """Write the script that runs a node's playbook: ``by-hand NODE [OPTION ...]``, options being ansible-playbook's."""
+    settings = [f"{name}={value}" for name, value in request.ansible_environment.items()]
+    program = Path(sys.executable).parent / "ansible-playbook"
+    words = ["env", *settings, str(program), "-i", str(directory.private / "inventory.json")]
+    script = directory.private / "by-hand"
+    write_private(
+        script,
+        "#!/bin/sh\n"
+        "# by-hand NODE [OPTION ...]: run the node's playbook with the options of ansible-playbook.\n"
+        f'node=$1; shift\nexec {shlex.join(words)} "$@" {shlex.quote(str(directory.playbooks))}/"$node".yml\n',
+    )
+    script.chmod(0o700)
+    return script
+
+
+def _tell_by_hand(journal: Journal, node: str, message: str) -> None:
+    journal.say(events.Notice, node, level="info", message=message)
 
 
 def _notice(journal: Journal, message: str) -> None:

@@ -69,7 +69,12 @@ class BurstOutcome:
 
 
 class Executor(Protocol):
-    """Does bursts. Called from several threads at once, one burst each."""
+    """Does bursts. Called from several threads at once, one burst each.
+
+    ``serves`` is how many serve bursts may be under way at once; 0 where somebody else does the nodes' Ansible steps.
+    """
+
+    serves: int
 
     def run(self, burst: Burst, on_result: Callable[[TaskResult], None], cancelled: threading.Event) -> BurstOutcome:
         """Do the burst, tell every task's result as it comes; raises `LabError` when Ansible itself can't start."""

@@ -77,7 +77,7 @@ class Loop:
         self._timing = timing
         self._expel = expel
         self._names = [p.node.name for p in plan.nodes]
-        self._conductor = Conductor(self._names, plan.deployment.finalise)
+        self._conductor = Conductor(self._names, plan.deployment.finalise, executor.serves)
         self._alarms = Alarms()
         self._serial: dict[str, int] = {}
         self._owed: dict[tuple[int, str], int] = {}  # (serve burst, node) -> serial of the wish to answer

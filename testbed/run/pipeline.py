@@ -38,6 +38,7 @@ class Options:
     run_dir: Path | None = None
     etcd: EtcdChoice = field(default_factory=EtcdChoice)
     junit: Path | None = None
+    by_hand: bool = False
     text: str | None = None
     machines: Mapping[str, str] | None = None
     workspaces: Path | None = None
@@ -52,6 +53,7 @@ def prepare(options: Options) -> Request:
         ansible_environment=environment_of(options),
         etcd=options.etcd,
         junit=options.junit,
+        by_hand=options.by_hand,
     )
 
 
