@@ -10,9 +10,8 @@ from pathlib import Path
 from testbed.agent.plan import Access
 from testbed.errors import UsageError
 from testbed.run.directory import RunDirectory, find
-from testbed.run.scopes import read_access
 from testbed_tui.logs import HomeLogs, LogSource
-from testbed_tui.sources import DirectorySource, Replay, ScopeSource, Source
+from testbed_tui.sources import DirectorySource, HereScopeSource, Replay, ScopeSource, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +29,9 @@ class Attachment:
             return [self.replay]
         found: list[Source] = []
         if self.directory is not None:
-            found.append(DirectorySource(self.directory))
-        if self.access is not None:
-            found.append(ScopeSource(self.access, self.run, events=self.directory is None))
+            found += [DirectorySource(self.directory), HereScopeSource(self.directory)]
+        elif self.access is not None:
+            found.append(ScopeSource(self.access, self.run, events=True))
         return found
 
     def logs(self) -> LogSource | None:
@@ -55,11 +54,7 @@ def attach(name: str, access: Path | None = None, replay: float | None = None) -
     directory = find(name)
     if replay is not None:
         return Attachment(directory.run, directory, replay=Replay(directory.read_events(), replay))
-    try:
-        live: Access | None = read_access(directory.access)
-    except (OSError, ValueError, TypeError):  # it is over, or belongs to somebody else: events are read all the same
-        live = None
-    return Attachment(directory.run, directory, live)
+    return Attachment(directory.run, directory)
 
 
 def _access(path: Path) -> Access:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from testbed.events import RunEnded
 from testbed_tui.sources import News, Source
 from testbed_tui.state import Board, KeyChange, Picture
 
@@ -92,4 +93,7 @@ class Courier:
                 self._board.change(news)
             else:
                 self._board.add(news)
+                if isinstance(news, RunEnded):
+                    for source in self._sources:
+                        source.over()
         return bool(piece)

@@ -62,13 +62,15 @@ def _circle(start: str, arrows: Mapping[str, set[str]]) -> tuple[str, ...]:
     return ()
 
 
-def critical_path(nodes: Sequence[NodeView], releases: Sequence[Release]) -> tuple[Stretch, ...]:
-    """The stretches that the length of the run hung on, first to last.
+def critical_path(nodes: Sequence[NodeView], releases: Sequence[Release], now: float = 0.0) -> tuple[Stretch, ...]:
+    """The stretches that the length of the run hung on, first to last; what has not ended lasts until ``now``.
 
     From the end of the node that was last, back in time: where a node had waited and another one let it go, the way
     goes over to that one at that moment; a wait that nobody is known to have ended belongs to the way itself.
     """
-    ends = [(max((b.end for b in n.bars if b.end is not None), default=0.0), n.name) for n in nodes if n.bars]
+    ends = [
+        (max(b.start if b.end is None and not now else b.end or now for b in n.bars), n.name) for n in nodes if n.bars
+    ]
     if not ends:
         return ()
     begins = {n.name: min(b.start for b in n.bars) for n in nodes if n.bars}

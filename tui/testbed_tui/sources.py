@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from testbed.coord.store import Change, Denied, Span, StoreError
 from testbed.events import Event, EventError, Notice, RunEnded, decode
 from testbed.run.cleaning import is_alive
 from testbed.run.directory import RunDirectory
+from testbed.run.scopes import read_access
 from testbed_tui.inotify import Changes
 from testbed_tui.state import BARRIER, VALUE, KeyChange
 
@@ -42,6 +44,9 @@ class Source(Protocol):
 
     def stop(self) -> None:
         """Let `run` return; may be called from any thread, also before it began."""
+
+    def over(self) -> None:
+        """The run has ended: whoever has nothing more to tell then may stop."""
 
 
 class DirectorySource:
@@ -78,6 +83,9 @@ class DirectorySource:
             tell(f"the run directory cannot be read: {error.strerror}: {error.filename}")
         finally:
             self._changes.close()
+
+    def over(self) -> None:
+        """See `Source`; what is written afterwards counts too."""
 
     def stop(self) -> None:
         """See `Source`."""
@@ -120,6 +128,10 @@ class ScopeSource:
             tell(f"the run's etcd {refused}: {error}; trying again")
             pause = 0.5 if self._seen > before else min(pause * 2, 15.0)
             self._stop.wait(pause)
+
+    def over(self) -> None:
+        """See `Source`; its etcd ends with it."""
+        self.stop()
 
     def stop(self) -> None:
         """See `Source`."""
@@ -189,6 +201,55 @@ class ScopeSource:
         return KeyChange(place, change.key[len(prefix) :], change.value, change.revision, at)
 
 
+class HereScopeSource:
+    """The scope of a run on this machine: waits until the run has one, then is its `ScopeSource`, without events."""
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self._directory = directory
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._scope: ScopeSource | None = None
+        self._changes = Changes()
+
+    def run(self, hear: Hear, tell: Tell) -> None:
+        """See `Source`."""
+        access = self._await_access()
+        with self._lock:
+            if access is None or self._stopped:
+                return
+            self._scope = ScopeSource(access, self._directory.run, events=False)
+        self._scope.run(hear, tell)
+
+    def over(self) -> None:
+        """See `Source`; its etcd ends with it."""
+        self.stop()
+
+    def stop(self) -> None:
+        """See `Source`."""
+        with self._lock:
+            self._stopped = True
+            if self._scope is not None:
+                self._scope.stop()
+        self._changes.wake()
+
+    def _await_access(self) -> Access | None:
+        """How the scope is reached, as soon as the run says so; None where it ended, or is somebody else's."""
+        try:
+            self._changes.watch(self._directory.path)
+            self._changes.watch(self._directory.private)
+            while not self._stopped:
+                with suppress(FileNotFoundError, ValueError):  # not yet, or still being written
+                    return read_access(self._directory.access)
+                if self._directory.events.exists() and not is_alive(self._directory):
+                    return None
+                self._changes.wait()
+        except OSError:
+            return None  # the directory of private things is gone with the run, or is not ours: events tell the rest
+        finally:
+            self._changes.close()
+        return None
+
+
 class Replay:
     """A recording, played back ``speed`` times as fast as it was; pauses and changes its speed when told."""
 
@@ -241,6 +302,9 @@ class Replay:
             due.append(event)
         hear(due)
         self.set(paused=True)
+
+    def over(self) -> None:
+        """See `Source`; the recording ends with it."""
 
     def stop(self) -> None:
         """See `Source`."""

@@ -62,7 +62,7 @@ class CoordinationView(View):
         if picture.started_at is None:
             return
         end = picture.ended_at or max(now, picture.last_at or 0.0)
-        path = critical_path(picture.nodes, picture.releases)
+        path = critical_path(picture.nodes, picture.releases, end)
         ansible = NodeView("(ansible)", bars=picture.bursts)
         self.query_one(Gantt).show((ansible, *picture.nodes), path, picture.started_at, end)
         on_path = {(round(s.end, 6), s.node) for s in path}

@@ -111,7 +111,7 @@ class RunView(View):
             return
         text = Text(f"{look(cause.verdict).sign} First cause: ", "bold")
         text.append(harmless_line(cause.where, 120) or "the run", style_of(cause.verdict))
-        text.append(f" {cause.verdict}\n{harmless_line(cause.reason)}", "not bold")
+        text.append(f": {cause.verdict}\n{harmless_line(cause.reason)}", "not bold")
         if cause.advice:
             text.append(f"\nhelp: {harmless_line(cause.advice)}", "not bold italic")
         panel.update(text)
