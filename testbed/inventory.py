@@ -23,6 +23,8 @@ _SETTINGS = (
     ("ANSIBLE_TRANSFORM_INVALID_GROUP_CHARS", "force_valid_group_names", "ignore"),
     ("ANSIBLE_LOCALHOST_WARNING", "localhost_warning", "False"),
     ("ANSIBLE_PYTHON_INTERPRETER", "interpreter_python", "auto_silent"),
+    # a connection whose other end is gone says nothing, and ssh by itself would wait for as long as TCP does
+    ("ANSIBLE_SSH_EXTRA_ARGS", "ssh_extra_args", "-o ServerAliveInterval=5 -o ServerAliveCountMax=3"),
 )
 _STRICT = {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FATAL": "True", "ANSIBLE_INVENTORY_UNPARSED_FAILED": "True"}
 _PARSERS = re.compile(r"^\[WARNING\]: Failed to parse inventory with '([^']+)' plugin: (.*?)(?=^\[|\Z)", re.M | re.S)
@@ -112,8 +114,8 @@ def ansible_environment(
 
     ``ANSIBLE_CONFIG`` is the user's own, else ``ansible.cfg`` beside the spec, else beside the first inventory, else in
     the current folder; without any of them it is not set and Ansible looks in its usual places. As with Ansible,
-    a file in a folder that everybody may write to does not count. Settings that only keep Ansible quiet are
-    added where neither the environment nor that file says anything about them.
+    a file in a folder that everybody may write to does not count. Settings that keep Ansible quiet, and its
+    connections from hanging, are added where neither the environment nor that file says anything about them.
     """
     result: dict[str, str] = {}
     config = _config(playbook_dir, sources, environment)

@@ -279,7 +279,8 @@ class Fold:
 
     def _machine_failed(self, event: ev.MachineFailed) -> None:
         tried = f" (tried: {event.tried})" if event.tried else ""
-        reason = f"{event.cause}: {event.reason}{tried}"
+        machine = "" if event.machine == event.cause else f"machine {event.machine}, "
+        reason = f"{machine}{event.cause}: {event.reason}{tried}"
         cause = self._cause("machine", ev.ERROR, event, machine=event.machine, reason=reason, advice=event.advice)
         if event.node:
             node = self._node(event.node)

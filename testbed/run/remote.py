@@ -41,7 +41,7 @@ def python_command(arguments: str, interpreter: str = "") -> str:
     check = shlex.quote("import sys; sys.exit(sys.version_info < (3, 8))")
     return (
         f"{_UNMARK}p=; for c in {words}; do "
-        f'f=$(command -v "$c") || continue; '
+        f'f=$(command -v "$c") && [ -x "$f" ] || continue; '
         f'case $(readlink -f "$f" 2>/dev/null) in *python3.[89]|*python3.1[0-9]) p="$c"; break;; esac; '
         f'if "$c" -ISc {check} 2>/dev/null; then p="$c"; break; fi; done; '
         f'if [ -z "$p" ]; then echo {shlex.quote(MARK + _NO_PYTHON)}; exit 1; fi; exec "$p" -I -S {arguments}'
