@@ -12,6 +12,9 @@ from testbed.diagnostics import Span
 ALL, EXPLICIT = "all", "explicit"
 """The two values of ``finalise`` that name no node."""
 
+REQUIRED, OPTIONAL, QUORUM = "required", "optional", "quorum"
+"""What the death of a node means: the run aborts; the others go on; they do while enough of its kind live."""
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -52,17 +55,37 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Service:
+    """A process that lives from the end of deploy until its node finalises.
+
+    It is ready when ``port`` takes connections, ``check`` exits with 0, or ``key`` is set (at most one is not None;
+    with none of them as soon as it runs), within ``timeout`` seconds.
+    """
+
+    name: str
+    run: Command
+    port: int | None = None
+    check: Command | None = None
+    key: str | None = None
+    timeout: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
-    """What a node carries: files staged from beside the spec, and targets by name."""
+    """What a node carries: files staged from beside the spec, targets by name, services in the order of starting."""
 
     name: str
     files: tuple[str, ...]
     targets: Mapping[str, Target]
+    services: tuple[Service, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node; ``group`` is its name in the spec before ``count`` made several of it."""
+    """One node; ``group`` is its name in the spec before ``count`` made several of it.
+
+    ``policy`` says what its death means; with `QUORUM`, ``quorum`` of its group must live.
+    """
 
     name: str
     index: int
@@ -72,6 +95,8 @@ class Node:
     become: bool
     span: Span
     counted: bool = False
+    policy: str = REQUIRED
+    quorum: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +104,9 @@ class Deployment:
     """A whole deployment; ``timeout`` in seconds, ``parameters`` with defaults and overrides applied.
 
     ``finalise`` is `ALL`, `EXPLICIT` or the name of the node whose publish ends the run. ``path`` is the spec's file,
-    ``text`` its content as read, ``digest`` the SHA-256 of that content (hex).
+    ``text`` its content as read, ``digest`` the SHA-256 of that content (hex). ``stall`` is for how many seconds no
+    node can go on before the run is aborted (None: it is not), ``liveness`` after how many a silent node is dead,
+    ``outage`` for how many etcd may be away.
     """
 
     name: str
@@ -93,3 +120,6 @@ class Deployment:
     path: Path
     text: str
     digest: str
+    stall: float | None = 5.0
+    liveness: float = 15.0
+    outage: float = 120.0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
-from testbed.spec.findings import Findings, clipped, names, shown
-from testbed.spec.model import ALL, EXPLICIT, Node
+from testbed.spec.findings import Findings, clipped, names
+from testbed.spec.model import ALL, EXPLICIT, OPTIONAL, QUORUM, REQUIRED, Node
 from testbed.spec.source import Item
+from testbed.spec.templates import Templates
 
 MOST = 10_000
 """How many nodes one entry, and a deployment, may have."""
@@ -17,20 +16,21 @@ _HOST = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 
 def expand(
-    root: Item, faulty: set[int], known: Collection[str], parameters: Mapping[str, Any], findings: Findings
+    root: Item, faulty: set[int], known: Collection[str], templates: Templates, findings: Findings
 ) -> tuple[Node, ...]:
     """The nodes of the spec ``root`` in order, those that are right; ``known`` are the configurations' names."""
-    declared, promised = root.entry("nodes"), _promised(root)
+    declared = root.entry("nodes")
     nodes: list[Node] = []
     pinned: dict[str, Item] = {}
     for name, key, item in declared.children() if declared else ():
         if item.entries is None:
             continue
         carried = _carried(item.entry("configurations"), faulty, known, findings)
-        count = _count(item.entry("count"), faulty, parameters, promised, findings)
-        if count is None or not _named(name, key, count, item.entry("count") is not None, findings):
-            continue
         counted = item.entry("count") is not None
+        count = templates.number(item.entry("count"), MOST, "count") if counted else 1
+        policy, quorum = _policy(item, count, faulty, templates, findings)
+        if count is None or not _named(name, key, count, counted, findings):
+            continue
         if len(nodes) + count > MOST:
             findings.add(f"more than {MOST:,} nodes in all", key.span, help="make the counts smaller")
             break
@@ -47,6 +47,8 @@ def expand(
                     become=bool(become and become.value is True),
                     span=key.span,
                     counted=counted,
+                    policy=policy,
+                    quorum=quorum,
                 )
             )
     _check_names(nodes, declared, findings)
@@ -56,6 +58,12 @@ def expand(
 def ending(item: Item | None, nodes: tuple[Node, ...], findings: Findings) -> str:
     """What ``finalise`` says, or its default, the first node."""
     if item is None or not isinstance(item.value, str):
+        if item is None and nodes and nodes[0].policy != REQUIRED:
+            findings.add(
+                f"'{nodes[0].name}' may be missing, but as the first node it ends the run",
+                nodes[0].span,
+                help="write 'finalise: all', or name a node under 'finalise' that is required",
+            )
         return nodes[0].name if nodes else ""
     wanted, there = item.value, [n.name for n in nodes]
     if wanted not in (ALL, EXPLICIT) and wanted not in there:
@@ -65,7 +73,28 @@ def ending(item: Item | None, nodes: tuple[Node, ...], findings: Findings) -> st
         else:
             hint = findings.suggest(wanted, [*there, ALL, EXPLICIT]) or f"one of: {names([*there, ALL, EXPLICIT])}"
         findings.add(f"'finalise' names no node: '{clipped(wanted)}'", item.span, help=hint)
+    if any(n.name == wanted and n.policy != REQUIRED for n in nodes):
+        hint = "write 'finalise: all', or name a node that is required"
+        findings.add(f"'finalise' names '{wanted}', which may be missing", item.span, help=hint)
     return wanted
+
+
+def _policy(
+    item: Item, count: int | None, faulty: set[int], templates: Templates, findings: Findings
+) -> tuple[str, int]:
+    """What the death of a node means, and how many of a counted one must live (0: that is not the question)."""
+    said, wanted = item.entry("policy"), item.entry("quorum")
+    policy = OPTIONAL if said is not None and said.value == OPTIONAL else REQUIRED
+    quorum = templates.number(wanted, MOST, "quorum")
+    if wanted is None or quorum is None:
+        return policy, 0
+    if item.entry("count") is None:
+        findings.add("'quorum' needs 'count'", wanted.span, help="add 'count', or write 'policy: optional'")
+    elif count is not None and quorum > count:
+        findings.add(f"a quorum of {quorum} is more than all {count}", wanted.span, help=f"at most {count}")
+    if said is not None and id(said) not in faulty:
+        findings.add("'policy' and 'quorum' contradict each other", said.span, help="leave one of them out")
+    return QUORUM, quorum
 
 
 def _carried(item: Item | None, faulty: set[int], known: Collection[str], findings: Findings) -> tuple[str, ...]:
@@ -78,70 +107,6 @@ def _carried(item: Item | None, faulty: set[int], known: Collection[str], findin
             hint = findings.suggest(element.value, known) or f"the spec has: {names(known)}"
             findings.add(f"no configuration is called '{clipped(element.value)}'", element.span, help=hint)
     return tuple(carried)
-
-
-def _promised(root: Item) -> list[str]:
-    """The names of all parameters, those without a right value too."""
-    declared = root.entry("parameters")
-    return [name for name, _, _ in declared.children()] if declared else []
-
-
-def _count(
-    item: Item | None, faulty: set[int], parameters: Mapping[str, Any], promised: list[str], findings: Findings
-) -> int | None:
-    """How many; None where that is not known."""
-    if item is None:
-        return 1
-    if id(item) in faulty:
-        return None
-    if not isinstance(item.value, str):
-        return int(item.value)
-    value = _evaluate(item, parameters, promised, findings)
-    if value is _UNKNOWN:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
-        hint = f"it must come to a whole number from 1 to {MOST}"
-        findings.add(f"this template gives no count: it comes to {shown(value)}", item.span, help=hint)
-        return None
-    return value
-
-
-_UNKNOWN = object()
-
-
-@functools.cache
-def _templates() -> Any:
-    from jinja2 import StrictUndefined
-    from jinja2.nativetypes import NativeEnvironment
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    # Jinja2 as Ansible uses it: sandboxed, and results keep their type.
-    return type("_Templates", (ImmutableSandboxedEnvironment, NativeEnvironment), {})(undefined=StrictUndefined)
-
-
-def _evaluate(item: Item, parameters: Mapping[str, Any], promised: list[str], findings: Findings) -> Any:
-    from jinja2 import TemplateError, UndefinedError
-
-    try:
-        value = _templates().from_string(item.value).render(params=parameters)
-        if not isinstance(value, (bool, int, float, str, list, dict, type(None))):
-            value = str(value)  # an undefined value says so now
-    except UndefinedError as error:
-        wanted = re.search(r"has no attribute '([^']*)'", str(error.message))
-        if wanted and wanted[1] in promised:
-            return _UNKNOWN  # what is wrong with the parameter has been noted
-        hint = findings.suggest(wanted[1], parameters) if wanted else ""
-        hint = hint or f"there is 'params' with: {names(parameters) or 'nothing'}"
-        findings.add(f"this template cannot be filled in: {error.message}", item.span, help=hint)
-    except TemplateError as error:
-        hint = 'a template looks like "{{ params.NAME }}"'
-        findings.add(f"this template is wrong: {error.message}", item.span, help=hint)
-    except Exception as error:  # noqa: BLE001  an expression can raise whatever Python can
-        reason = f"{type(error).__name__}: {clipped(str(error), 100)}"
-        findings.add(f"this template fails: {reason}", item.span, help="mend the expression")
-    else:
-        return value
-    return _UNKNOWN
 
 
 def _named(name: str, key: Item, count: int, counted: bool, findings: Findings) -> bool:

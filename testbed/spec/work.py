@@ -9,17 +9,22 @@ from typing import Any
 from testbed.events import TARGETS
 from testbed.spec.durations import seconds
 from testbed.spec.findings import Findings, clipped, shown
-from testbed.spec.model import AnsibleWork, Command, Configuration, Step, Target
+from testbed.spec.model import AnsibleWork, Command, Configuration, Service, Step, Target
 from testbed.spec.source import Item, ansible_value, parse, read
+from testbed.spec.templates import Templates
+
+READY_TIMEOUT = 60.0
+"""How long a service may take to be ready where the spec says nothing, in seconds."""
 
 
 class Work:
     """Builds configurations out of items; paths are looked up in ``folder``, the spec's own."""
 
-    def __init__(self, folder: Path, faulty: set[int], findings: Findings) -> None:
+    def __init__(self, folder: Path, faulty: set[int], findings: Findings, templates: Templates) -> None:
         self.folder = folder
         self.faulty = faulty
         self.findings = findings
+        self.templates = templates
         self._tasks_read: set[str] = set()
 
     def configurations(self, declared: Item | None) -> dict[str, Configuration]:
@@ -32,7 +37,8 @@ class Work:
                 built = self._target(target, value) if value else None
                 if built:
                     targets[target] = built
-            found[name] = Configuration(name, self._files(item.entry("files")), targets)
+            services = self._services(item.entry("services"))
+            found[name] = Configuration(name, self._files(item.entry("files")), targets, services)
         return found
 
     def seconds(self, item: Item | None) -> float | None:
@@ -75,6 +81,25 @@ class Work:
             become=_value(item, "become"),
             gather_facts=True if gather_facts is None else gather_facts,
         )
+
+    def _services(self, declared: Item | None) -> tuple[Service, ...]:
+        found = []
+        for name, _, item in declared.children() if declared else ():
+            run, ready = item.entry("run"), item.entry("ready")
+            if run is None or not isinstance(run.value, str):
+                continue
+            port, command, key = (ready.entry(k) if ready else None for k in ("port", "command", "key"))
+            found.append(
+                Service(
+                    name,
+                    Command(run.value, run.span),
+                    port=self.templates.number(port, 65535, "port"),
+                    check=Command(str(command.value), command.span) if command else None,
+                    key=str(key.value) if key else None,
+                    timeout=self.seconds(item.entry("timeout")) or READY_TIMEOUT,
+                )
+            )
+        return tuple(found)
 
     def _files(self, item: Item | None) -> tuple[str, ...]:
         elements = [e for e in (item.elements or ()) if isinstance(e.value, str) and e.value] if item else []

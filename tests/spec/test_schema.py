@@ -45,7 +45,7 @@ def test_editors_have_words() -> None:
 def test_targets_are_the_agents() -> None:
     """The schema knows the targets that agents run, and no others."""
     known = set(SCHEMA["$defs"]["configuration"]["properties"])
-    assert known - {"description", "files"} == set(TARGETS)
+    assert known - {"description", "files", "services"} == set(TARGETS)
 
 
 def test_every_key_is_documented() -> None:
