@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from testbed.coord.store import Denied, LeaseExpired, StoreError, TooLarge
+from testbed.coord.store import Denied, Full, LeaseExpired, StoreError, TooLarge
 
 # gRPC codes; see https://github.com/grpc/grpc/blob/master/doc/statuscodes.md
 NOT_FOUND, DENIED, EXHAUSTED, PRECONDITION, UNAUTHENTICATED = 5, 7, 8, 9, 16
@@ -64,6 +64,9 @@ def fault(code: int, text: str) -> Exception:
         return Denied(message)
     if "request is too large" in text or (code == EXHAUSTED and "larger than max" in text):
         return TooLarge(message)
+    if "database space exceeded" in text:
+        advice = "set fewer and smaller values, or give the server a larger quota (--quota-backend-bytes)"
+        return Full(f"{message}: its database is full and takes no more writes; {advice}")
     if code == NOT_FOUND and "lease" in text:
         return LeaseExpired(message)
     return Refused(message, code)

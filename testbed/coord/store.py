@@ -33,6 +33,10 @@ class TooLarge(StoreError):
     """The request is larger than the server takes."""
 
 
+class Full(StoreError):
+    """The server's database has used up its quota: it takes no more writes."""
+
+
 class LeaseExpired(StoreError):
     """The lease is gone; keys on it are deleted."""
 
