@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,6 +59,7 @@ class Conductor:
 
     def __init__(self, nodes: Iterable[str], finalise: str, serve_limit: int = 4) -> None:
         self._nodes = {name: _Node() for name in nodes}
+        self._counts = Counter(state.phase for state in self._nodes.values())
         self._finalise = finalise
         self._serve_limit = serve_limit
         self._serving = 0
@@ -68,55 +70,57 @@ class Conductor:
     def started(self, node: str) -> None:
         """The node's agent is up."""
         if self._nodes[node].phase == STARTING:
-            self._nodes[node].phase = RUNNING
+            self._move(node, RUNNING)
 
     def never_started(self, node: str) -> None:
         """The node's agent could not be started; there is nothing to collect."""
-        self._nodes[node].phase = HOME
+        self._move(node, HOME)
 
     def wanted(self, node: str, serial: int, step: str) -> None:
         """The node stands before an Ansible step. What is told late, of a step that is over, counts for nothing."""
         state = self._nodes[node]
         if step not in state.over and state.phase in (STARTING, RUNNING, WANTING, PUBLISHED, SERVING):
-            state.phase, state.wish = WANTING, (serial, step)
+            state.wish = (serial, step)
+            self._move(node, WANTING)
 
     def published(self, node: str) -> None:
         """The node has done all but finalise."""
         if self._nodes[node].phase in (STARTING, RUNNING):
-            self._nodes[node].phase = PUBLISHED
+            self._move(node, PUBLISHED)
 
     def moved_on(self, node: str, step: str) -> None:
         """The step is over (served, aborted or timed out); the node may stand before its next one already."""
         state = self._nodes[node]
         state.over.add(step)
         if state.phase in (WANTING, SERVING) and state.wish is not None and state.wish[1] == step:
-            state.phase, state.wish = RUNNING, None
+            state.wish = None
+            self._move(node, RUNNING)
 
     def ended(self, node: str) -> None:
         """The node's agent has ended, or is lost: what it has can be collected."""
         if self._nodes[node].phase not in (COLLECTING, LEAVING, HOME):
-            self._nodes[node].phase = ENDED
+            self._move(node, ENDED)
 
     def leaving(self, node: str) -> None:
         """The node's results are home already; its agent has been told to go."""
         if self._nodes[node].phase == ENDED:
-            self._nodes[node].phase = LEAVING
+            self._move(node, LEAVING)
 
     def left(self, node: str) -> None:
         """The agent has gone and left nothing behind."""
         if self._nodes[node].phase == LEAVING:
-            self._nodes[node].phase = HOME
+            self._move(node, HOME)
 
     def stranded(self, node: str) -> None:
         """The agent was to go and has not, or not cleanly: somebody has to look."""
         if self._nodes[node].phase == LEAVING:
-            self._nodes[node].phase = ENDED
+            self._move(node, ENDED)
 
     def collected(self, nodes: Iterable[str]) -> None:
         """A collect burst over these nodes is over, whatever it brought."""
         self._collecting = False
         for node in nodes:
-            self._nodes[node].phase = HOME
+            self._move(node, HOME)
 
     def served(self) -> None:
         """A serve burst is over."""
@@ -126,6 +130,12 @@ class Conductor:
         """A flag of the run stands."""
         self._raised.add(flag)
         self.aborted = self.aborted or flag == ABORT
+
+    def _move(self, node: str, phase: str) -> None:
+        state = self._nodes[node]
+        self._counts[state.phase] -= 1
+        self._counts[phase] += 1
+        state.phase = phase
 
     def phase(self, node: str) -> str:
         """The node's phase."""
@@ -138,13 +148,13 @@ class Conductor:
     @property
     def finished(self) -> bool:
         """Whether every node is home."""
-        return all(state.phase == HOME for state in self._nodes.values())
+        return self._counts[HOME] == len(self._nodes)
 
     def flags_due(self) -> list[Raise]:
         """The flags to raise now; each is named once."""
         if self._finalise != ALL or FINALISE in self._raised or self.aborted:
             return []
-        if self.in_phase(STARTING, RUNNING, WANTING, SERVING) or not self.in_phase(PUBLISHED):
+        if any(self._counts[phase] for phase in (STARTING, RUNNING, WANTING, SERVING)) or not self._counts[PUBLISHED]:
             return []
         self._raised.add(FINALISE)
         return [Raise(FINALISE, "every node's publish is done")]
@@ -153,7 +163,7 @@ class Conductor:
     def has_work(self) -> bool:
         """Whether `work_due` has something to name."""
         may_serve = not self.aborted and self._serving < self._serve_limit
-        return bool((may_serve and self.in_phase(WANTING)) or (not self._collecting and self.in_phase(ENDED)))
+        return bool((may_serve and self._counts[WANTING]) or (not self._collecting and self._counts[ENDED]))
 
     def work_due(self) -> list[Serve | Collect]:
         """The Ansible work to begin now; each piece is named once."""
@@ -164,13 +174,14 @@ class Conductor:
             for node in wanting:
                 state = self._nodes[node]
                 assert state.wish is not None  # noqa: S101  a node is WANTING only with a wish
-                wishes[node], state.phase = state.wish, SERVING
+                wishes[node] = state.wish
+                self._move(node, SERVING)
             self._serving += 1
             work.append(Serve(wishes))
         ended = self.in_phase(ENDED)
         if ended and not self._collecting:
             self._collecting = True
             for node in ended:
-                self._nodes[node].phase = COLLECTING
+                self._move(node, COLLECTING)
             work.append(Collect(tuple(ended)))
         return work

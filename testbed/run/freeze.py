@@ -33,6 +33,15 @@ class Timing:
     outage: float = 120.0
 
 
+def timing_for(nodes: int) -> Timing:
+    """The times of a run of so many nodes.
+
+    Every agent refreshes its lease three times in its life; in large runs leases live longer, so that all agents
+    together do so no more than 50 times a second.
+    """
+    return Timing(liveness=max(Timing().liveness, 3 * nodes / 50))
+
+
 def freeze(directory: RunDirectory, plan: RunPlan) -> None:
     """Write what a reader of the run wants to see: spec, plan, playbooks."""
     directory.spec.write_text(plan.deployment.text, encoding="utf-8")
