@@ -179,17 +179,28 @@ def _variables(deployment: Deployment, node: Node, use: Use) -> dict[str, str]:
 def _inline(configuration: Configuration, text: str) -> Iterator[Use]:
     """The uses in a configuration's own commands, in running order."""
     lines = text.split("\n")
+    for target, step, work in _commands(configuration):
+        if _API.search(work.script):
+            yield from _presumed(configuration.name)
+        for mention in mentions(work.script):
+            origin = _place(work, mention, lines)
+            for use in _uses(mention, configuration.name):
+                yield replace(use, target=target, step=step, origin=origin, surely=use.surely and target != "")
+    for service in configuration.services:  # published when ready
+        yield Use(SERVICE, SETS, ((service.name,),), configuration.name)
+
+
+def _commands(configuration: Configuration) -> Iterator[tuple[str, str, Command]]:
+    """The configuration's own scripts with target and step; both are empty for those of services, which run beside."""
     for name, target in configuration.targets.items():
         for step in STEPS:
             work = getattr(target, step)
-            if not isinstance(work, Command):
-                continue
-            if _API.search(work.script):
-                yield from _presumed(configuration.name)
-            for mention in mentions(work.script):
-                origin = _place(work, mention, lines)
-                for use in _uses(mention, configuration.name):
-                    yield replace(use, target=name, step=step, origin=origin)
+            if isinstance(work, Command):
+                yield name, step, work
+    for service in configuration.services:
+        for work in (service.run, service.check):
+            if work is not None:
+                yield "", "", work
 
 
 def _of_files(
@@ -201,12 +212,7 @@ def _of_files(
         for path, text in staged.items()
         if any(path == top or path.startswith(top + "/") for top in map(os.path.normpath, configuration.files))
     }
-    scripts = [
-        work.script
-        for target in configuration.targets.values()
-        for work in (target.pre, target.main, target.post)
-        if isinstance(work, Command)
-    ]
+    scripts = [work.script for _, _, work in _commands(configuration)]
     for path, text in mine.items():
         if "testbed" not in text:
             continue
