@@ -81,7 +81,7 @@ def _check_services(configurations: Mapping[str, Configuration], found: Sequence
                 first = offered.setdefault(service.name, name)
                 if first != name and (node.group, service.name) not in noted:
                     noted.add((node.group, service.name))
-                    message = f"'{node.group}' would offer the service '{service.name}' twice: by '{first}' and '{name}'"
+                    message = f"'{node.group}' would offer '{service.name}' twice: a service of '{first}' and '{name}'"
                     findings.add(message, node.span, help="rename one of the two services")
 
 
