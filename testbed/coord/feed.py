@@ -22,6 +22,7 @@ class Following:
         self._changed = changed
         self._failed = failed
         self._early: list[Change] = []  # came before `begin`
+        self._there: set[str] = set()  # the keys that were told as set
 
     def close(self) -> None:
         """Hear no more of it; a call already under way may still end."""
@@ -46,8 +47,22 @@ class Following:
         if mine:
             self._tell(mine)
 
+    def catch_up(self, snapshot: Snapshot) -> None:
+        """Deliver what the changes that are compacted came to: keys as they stand, then those that are gone."""
+        news = [Change(e.key, e.value, e.revision) for e in snapshot.entries if e.revision >= self.next]
+        news.sort(key=lambda change: change.revision)
+        gone = self._there.difference(e.key for e in snapshot.entries)
+        news += [Change(key, None, snapshot.revision) for key in sorted(gone)]
+        self.next = snapshot.revision + 1
+        if news:
+            self._tell(news)
+
     def _tell(self, changes: Sequence[Change]) -> None:
-        if not self.closed and self._changed(changes):
+        if self.closed:
+            return
+        for change in changes:
+            (self._there.discard if change.value is None else self._there.add)(change.key)
+        if self._changed(changes):
             self.closed = True
 
     def fail(self, error: StoreError) -> None:
@@ -93,9 +108,11 @@ class Feed:
         """Call ``changed(changes)`` for every change in the span from its revision on, in order, each once.
 
         With ``read`` the first call tells what the span holds (maybe nothing), and the changes after that follow;
-        the span's own revision does not count then. ``failed(error)`` is the last call: the store was away for too
-        long, denied it, or has compacted what would have come next. A ``changed`` that returns something true wants no
-        more. Both are called on the feed's threads, one at a time, and must not block.
+        the span's own revision does not count then. Where the store has compacted what would have come next, the span
+        is read, and ``changed`` is told what it came to: keys set since, by revision, as they stand now, and the end of
+        keys that it was told as set; what was set and deleted meanwhile is never told. ``failed(error)`` is the last
+        call: the store was away for too long, or denied it. A ``changed`` that returns something true wants no more.
+        Both are called on the feed's threads, one at a time, and must not block.
         """
         return self.follow_all([(span, changed)], failed, read)[0]
 
@@ -233,9 +250,22 @@ class Feed:
         self._stop()
         with self._order:
             live = [f for f in [*self._followings(), *more] if not f.closed]
-            behind = [f for f in live if isinstance(error, Compacted) and f.next < error.revision]
-            for following in behind or live:
+        if isinstance(error, Compacted):
+            for following in [f for f in live if f.next < error.revision] or live:
+                self._catch_up(following)
+            return
+        with self._order:
+            for following in live:
                 following.fail(error)
+
+    def _catch_up(self, following: Following) -> None:
+        try:
+            snapshot = self._store.range(following.span.start, following.span.end)
+        except StoreError as error:
+            following.fail(error)
+            return
+        with self._order:
+            following.catch_up(snapshot)
 
     def _followings(self) -> list[Following]:
         return [f for g in self._groups for f in g.followings] + self._unplaced

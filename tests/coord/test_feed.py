@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from testbed.coord.feed import Feed
+from testbed.coord.gateway import GatewayStore
 from testbed.coord.memory import MemoryStore
-from testbed.coord.store import Change, Compacted, Delete, Denied, Put, Span, StoreError, Unavailable
+from testbed.coord.store import Change, Delete, Denied, Put, Span, StoreError, Unavailable
+from tests.coord.etcd_process import DISTRO, EtcdProcess, client_of, find_binary
 
 
 class Log:
@@ -147,20 +149,51 @@ def test_dead_weight_is_dropped():
     store.close()
 
 
-def test_compaction_fails_only_who_needs_the_past(backend):
-    """Who asks for compacted revisions is told; the others go on."""
+def test_compacted_changes_are_told_as_what_they_came_to(backend):
+    """Who follows from compacted revisions hears what stands, in order, and goes on; the others notice nothing."""
     store = backend.store()
     p = backend.prefix
-    old = store.commit([Put(p + "old", b"")]).revision
-    backend.compact(store.commit([Put(p + "old", b"")]).revision)
+    old = store.commit([Put(p + "old/b", b"1")]).revision
+    store.commit([Put(p + "old/gone", b"1")])
+    first = store.commit([Put(p + "old/b", b"2")]).revision
+    second = store.commit([Put(p + "old/a", b"3")]).revision
+    backend.compact(store.commit([Delete(p + "old/gone")]).revision)
     feed = Feed(store)
     past, present = Log(), Log()
     feed.follow(Span(p + "new"), present.changed, present.errors.put, read=True)
-    feed.follow(Span(p + "old", "", old), past.changed, past.errors.put)
-    assert isinstance(past.errors.get(timeout=30), Compacted)
+    feed.follow(Span(p + "old/", p + "old0", old), past.changed, past.errors.put)
+    assert past.batches.get(timeout=30) == [Change(p + "old/b", b"2", first), Change(p + "old/a", b"3", second)]
+    past.await_revision(store.commit([Put(p + "old/c", b"")]).revision)
     present.await_revision(store.commit([Put(p + "new", b"")]).revision)
-    assert present.errors.empty()
+    assert (present.errors.empty(), past.errors.empty()) == (True, True)
     feed.close()
+
+
+def test_a_feed_that_was_away_over_a_compaction_goes_on():
+    """A follower whose stream was cut while the past was compacted hears what was set and what is gone since."""
+    own_server = EtcdProcess(find_binary(DISTRO)).start()
+    store = GatewayStore(client_of(own_server))
+    store.commit([Put("/f/stays", b"1"), Put("/f/goes", b"1")])
+    feed, log, quiet = Feed(store), Log(), Log()
+    feed.follow(Span("/f/", "/f0"), log.changed, log.errors.put, read=True)
+    feed.follow(Span("/quiet"), quiet.changed, quiet.errors.put, read=True)
+    assert {c.key for c in log.batches.get(timeout=30)} == {"/f/stays", "/f/goes"}
+    own_server.kill()
+    other = EtcdProcess(own_server.binary, own_server.directory).start()  # on a port that the feed does not know
+    beside = GatewayStore(client_of(other))
+    beside.commit([Put("/f/stays", b"2"), Delete("/f/goes")])
+    last = beside.commit([Put("/f/new", b"3")]).revision
+    beside.client.call("/v3/kv/compaction", {"revision": str(last), "physical": True})
+    beside.close()
+    other.kill()
+    own_server.start()
+    heard = log.batches.get(timeout=30)
+    assert [(c.key, c.value) for c in heard] == [("/f/stays", b"2"), ("/f/new", b"3"), ("/f/goes", None)]
+    quiet.await_revision(store.commit([Put("/quiet", b"")]).revision)
+    assert (log.errors.empty(), quiet.errors.empty()) == (True, True)
+    feed.close()
+    store.close()
+    own_server.close()
 
 
 def test_unavailable_reaches_everybody_and_a_new_follower_starts_anew():
@@ -183,9 +216,6 @@ def test_unavailable_reaches_everybody_and_a_new_follower_starts_anew():
 
 def test_denied_span_fails_its_follower(servers):
     """A span that may not be read is told to its follower alone."""
-    from testbed.coord.gateway import GatewayStore
-    from tests.coord.etcd_process import client_of
-
     store = GatewayStore(client_of(servers["3.5.1-secure"]))
     feed = Feed(store)
     good, bad = Log(), Log()
