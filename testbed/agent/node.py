@@ -19,7 +19,8 @@ from testbed.agent.delivery import Delivery
 from testbed.agent.doing import Doing
 from testbed.agent.endpoint import NAME as ENDPOINT
 from testbed.agent.endpoint import Call, Endpoint
-from testbed.agent.lifecycle import Flagged, Home, Lifecycle, Lost, Message, Served, Told
+from testbed.agent.lifecycle import Lifecycle
+from testbed.agent.messages import Flagged, Home, Lost, Message, Served, Told
 from testbed.agent.outbox import Outbox
 from testbed.agent.plan import Plan
 from testbed.agent.start import PATIENCE
@@ -47,10 +48,10 @@ def serve(plan: Plan, workspace: Workspace, archive: str, go: int, told: IO[byte
     """
     started = time.monotonic()
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda n, _: inbox.put(Told(signal.Signals(n).name)))
-    environment.furnish(plan, workspace)
     node = Node(plan, workspace, archive, inbox)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda n, _: node.tell(signal.Signals(n).name))
+    environment.furnish(plan, workspace)
     try:
         try:
             joined = node.join(go)
@@ -81,6 +82,10 @@ class _Telling(Scope):
         self._outbox.say(ValueSet, key=key, size=len(value))
 
 
+class _Hurried(Exception):
+    """A signal has come while the last words are on their way."""
+
+
 class Node:
     """The parts of an agent and how they are joined."""
 
@@ -99,6 +104,7 @@ class Node:
         self._doing = Doing(workspace, self._waits, self._outbox, self._keys, plan.node)
         self._scope = _Telling(self._store, plan, self._feed, self._outbox, self._lease, self._waits)
         self._session: Optional[Session] = None
+        self._told = self._patient = False
         self._cleared = False
         self.identity: Dict[str, Any] = {
             "host": os.uname().nodename,
@@ -161,11 +167,30 @@ class Node:
         packed = delivery.pack()
         sent = lifecycle.heard and delivery.send(packed)
         self._outbox.send(ended)
-        if not self._outbox.close(LAST_WORDS if lifecycle.told else None):
+        if not self._say_last_words():
             self._store.close()  # all of it is in the results, for which somebody waits
         elif sent and delivery.await_home():
             delivery.clear()
             self._cleared = True
+
+    def tell(self, sent: str) -> None:
+        """Somebody on the machine wants the agent to end; ``sent`` is the signal's name. Called by its handler."""
+        self._told = True
+        self._inbox.put(Told(sent))
+        if self._patient:
+            raise _Hurried
+
+    def _say_last_words(self) -> bool:
+        """Send what is still to be sent: patiently, but for a moment only once somebody waits for the agent's end."""
+        try:
+            self._patient = True
+            if not self._told:
+                return self._outbox.close()
+        except _Hurried:
+            pass
+        finally:
+            self._patient = False
+        return self._outbox.close(LAST_WORDS)
 
     def leave(self) -> None:
         """Give up the node's lease and all connections."""

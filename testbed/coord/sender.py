@@ -25,7 +25,8 @@ class Sender:
         self._queue: queue.SimpleQueue[Union[Operation, Job, None]] = queue.SimpleQueue()
         self._next: Union[Operation, Job, None] = None
         self._lost = False
-        self._thread = threading.Thread(target=self._work, name="sender", daemon=True)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._live, name="sender", daemon=True)
 
     def start(self) -> None:
         """Begin to send."""
@@ -38,8 +39,13 @@ class Sender:
     def close(self, seconds: Optional[float] = None) -> bool:
         """Send all that is queued, bounded by the store's patience, and end; False if that takes longer than that."""
         self._queue.put(None)
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        return self._ended.wait(seconds)  # unlike a join, a wait may be left by an exception of a signal's handler
+
+    def _live(self) -> None:
+        try:
+            self._work()
+        finally:
+            self._ended.set()
 
     def _work(self) -> None:
         while True:
