@@ -235,7 +235,7 @@ WORDS: Dict[str, Word] = {
         "It can be used again and again: a member's first arrival meets the first of the others, its second their\n"
         "second. Whoever gives up has not arrived. Exit code 1 if somebody it waits for takes part no more.\n" + _ENDS,
     ),
-    "next": Word("next NAME", "print the next number of a sequence: 0, 1, 2 ..., each once in the run", _next, (1, 1)),
+    "next": Word("next NAME", "print the next number of a sequence, from 0 on", _next, (1, 1)),
     "lock": Word(
         "lock [-t|--timeout TIME] NAME -- COMMAND...",
         "run COMMAND while no other holds the lock",

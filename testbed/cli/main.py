@@ -30,7 +30,7 @@ COMMANDS = {
     "keys": "List the keys that are set.",
     "unset": "Remove a value.",
     "barrier": "Wait until all nodes, or those named, are here.",
-    "next": "Print the next number of a sequence: 0, 1, 2 ..., each once in the run.",
+    "next": "Print the next number of a sequence, from 0 on.",
     "lock": "Run COMMAND while no other holds the lock.",
     "publish": "Add a message to a stream.",
     "subscribe": "Print the messages of a stream, from the first on.",

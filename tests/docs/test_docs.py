@@ -119,8 +119,9 @@ def check_word(name: str, words: list[str]) -> None:
     """Fail unless a word of the nodes takes these words; on the controller it takes RUN or --run RUN too."""
     word = WORDS[name]
     options, operands = getopt.gnu_getopt(words, "h" + word.short, ["help", "run=", "uuid=", *word.long])
-    most = word.counts[1] + (name in ("abort", "finalise"))
-    assert ("--help", "") in options or not operands or word.counts[0] <= len(operands) <= most
+    least, most = word.counts
+    most = len(operands) if most < 0 else most + (name in ("abort", "finalise"))
+    assert ("--help", "") in options or not operands or least <= len(operands) <= most
 
 
 def specs() -> Iterator[tuple[str, str]]:
@@ -171,6 +172,15 @@ def test_the_architecture_has_every_key() -> None:
         keys.results("NODE"),
         keys.home("NODE"),
         keys.left("NODE"),
+        keys.asked("NODE"),
+        keys.doing("NODE"),
+        keys.sequence("NAME"),
+        f"{keys.barrier('NAME')}GENERATION/NODE",
+        keys.arrivals("NAME", "NODE"),
+        f"{keys.lock('NAME')}NODE.NONCE",
+        f"{keys.topic('NAME')}NODE.NONCE",
+        f"{keys.service('NAME')}NODE",
+        f"{keys.gone}NODE",
         f"{keys.nodes}NODE/waiting/N",
         f"{keys.events}NODE/SEQUENCE",
     ]
