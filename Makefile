@@ -1,5 +1,6 @@
 # make demo   a first green run, in a virtual environment made here
 # make test   lint, types, import contracts and all tests
+# make bench  what a run costs beside its peers (NODES=50); make bench-check fails where the goals are missed
 # make setup  only the virtual environment: the command is .venv/bin/testbed
 
 # The first Python that is new enough; choose another with `make PYTHON=python3.13 ...`.
@@ -9,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
-.PHONY: setup setup-dev setup-system demo test lint unit clean
+.PHONY: setup setup-dev setup-system demo test lint unit bench bench-check clean
 
 setup: $(VENV)/.installed
 
@@ -51,5 +52,20 @@ unit: setup-dev setup-system
 
 test: lint unit
 
+# The peers have an environment of their own: nothing of testbed needs them.
+NODES ?= 50
+BENCH_VENV := .venv-bench
+
+$(BENCH_VENV)/.installed: benchmarks/requirements.txt $(VENV)/.installed
+	$(BIN)/python -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	@touch $@
+
+bench: setup $(BENCH_VENV)/.installed
+	$(BIN)/python -m benchmarks --nodes $(NODES) $(BENCH_ARGS)
+
+bench-check: bench
+	$(BIN)/python -m benchmarks --check
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) $(BENCH_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
