@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -31,7 +32,7 @@ from testbed_tui.screens.report import ReportView
 from testbed_tui.screens.run import RunView
 from testbed_tui.screens.runs import RunsView
 from testbed_tui.screens.start import StartForm
-from testbed_tui.state import Picture
+from testbed_tui.views import Picture
 
 LINGER = 0.5
 """Seconds that the list of runs waits for more changes before it is read: a run that works changes all the time."""
@@ -87,6 +88,8 @@ class TestbedApp(App[None]):
         self.runs: Sequence[RunRow] = ()
         self.machines: Sequence[MachineRow] = ()
         self.reachable: dict[str, str] = {}
+        self.runs_read = False
+        self.told = asyncio.Event()  # set whenever there is something new
         self._own = own
         self._courier: Courier | None = None
         self._changes = Changes()
@@ -132,10 +135,12 @@ class TestbedApp(App[None]):
             self.wrong = "" if event.picture.over else event.wrong
             self._refresh()
         event.courier.taken()
+        self.told.set()
 
     def on_testbed_app_runs_read(self, event: RunsRead) -> None:
         """Show the runs where they are seen."""
-        self.runs = event.runs
+        self.runs, self.runs_read = event.runs, True
+        self.told.set()
         if self.current_mode in ("runs", "machines"):
             self._refresh()
 

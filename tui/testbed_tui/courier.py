@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 from testbed.events import RunEnded
 from testbed_tui.sources import News, Source
-from testbed_tui.state import Board, KeyChange, Picture
+from testbed_tui.state import Board
+from testbed_tui.views import KeyChange, Picture
 
 PACE = 0.1
 """Seconds between two pictures, at least."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from testbed_tui.state import NodeView, Picture, Release
+from testbed_tui.views import NodeView, Picture, Release
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,10 @@ def cases_of(directory: RunDirectory) -> list[Case]:
                     _seconds(case.get("time")), harmless_line(message),
                 )
             )  # fmt: skip
-    return sorted(found, key=lambda c: c.verdict in (ev.PASSED, ev.SKIPPED))[:MOST]
+    return sorted(found, key=lambda c: _RANK.get(c.verdict, 2))[:MOST]
+
+
+_RANK = {ev.FAILED: 0, ev.ERROR: 1}
 
 
 def _seconds(text: str | None) -> float | None:

@@ -19,7 +19,7 @@ from testbed.run.cleaning import is_alive
 from testbed.run.directory import RunDirectory
 from testbed.run.scopes import read_access
 from testbed_tui.inotify import Changes
-from testbed_tui.state import BARRIER, VALUE, KeyChange
+from testbed_tui.views import BARRIER, VALUE, KeyChange
 
 News = Event | KeyChange
 

@@ -6,175 +6,30 @@ who released whom. A `Picture` shares with the one before it whatever did not ch
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from testbed import events as ev
 from testbed.report import state as st
 from testbed.report.harmless import harmless_line
-from testbed.report.state import Cause, Flag, Fold, NodeState, RunState, StepKey, StepState
+from testbed.report.state import Fold, NodeState, RunState, StepKey, StepState
 from testbed.report.verdict import Judgement, judge
-
-VALUE, BARRIER, WAITING = "value", "barrier", "waiting"
-"""The places of a run's scope that a screen reads beside the events."""
+from testbed_tui.views import (
+    BARRIER,
+    VALUE,
+    Bar,
+    Barrier,
+    KeyChange,
+    NodeView,
+    Picture,
+    Release,
+    StepView,
+    Value,
+    Waiting,
+    wait_label,
+)
 
 SHOWN = 240
 """How much of a value is shown, in characters."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeyChange:
-    """A key of the run's scope was set, or deleted (None); ``name`` is what follows the place's prefix.
-
-    ``at`` is when this machine heard of it (Unix seconds), or 0.0 where it stood there before.
-    """
-
-    place: str
-    name: str
-    value: bytes | None
-    revision: int
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """A stretch of a node's lane, Unix seconds; ``kind`` is step or wait, ``verdict`` empty while it lasts."""
-
-    kind: str
-    label: str
-    start: float
-    end: float | None = None
-    verdict: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """A wait of ``waiter`` ended well at ``at``; ``by`` is the node that let it go, empty where nobody can tell."""
-
-    waiter: str
-    by: str
-    label: str
-    at: float
-    since: float
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """What a blocked call waits for, and ``who`` could bring it; times as in the events."""
-
-    what: str
-    names: tuple[str, ...]
-    since: float
-    timeout: float | None
-    who: tuple[str, ...]
-
-    @property
-    def label(self) -> str:
-        """The wait in a few words."""
-        return wait_label(self.what, self.names)
-
-
-@dataclass(frozen=True, slots=True)
-class StepView:
-    """A step as it is now; see `testbed.report.state.StepState`."""
-
-    key: StepKey
-    verdict: str
-    started_at: float | None
-    duration: float
-    timeout: float | None
-    exit_code: int | None
-    reason: str
-    task: str
-
-
-@dataclass(frozen=True, slots=True)
-class NodeView:
-    """A node as a row: ``word`` is its state or verdict, ``cells`` a word for each target it has."""
-
-    name: str
-    index: int = -1
-    machine: str = ""
-    address: str = ""
-    host: str = ""
-    configurations: tuple[str, ...] = ()
-    word: str = st.PLANNED
-    trouble: bool = False
-    doing: str = ""
-    since: float | None = None
-    cells: Mapping[str, str] = field(default_factory=dict)
-    waits: tuple[Waiting, ...] = ()
-    steps: tuple[StepView, ...] = ()
-    bars: tuple[Bar, ...] = ()
-    results: str = ""
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A users' value as it stands: the first characters made harmless, its size in bytes, who set it if known."""
-
-    text: str
-    size: int
-    revision: int
-    changes: int
-    at: float
-    by: str
-
-
-@dataclass(frozen=True, slots=True)
-class Barrier:
-    """One use of a barrier: who has arrived and who is missing."""
-
-    name: str
-    generation: int
-    arrived: tuple[str, ...]
-    missing: tuple[str, ...]
-    open: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A run at one moment; nothing in it ever changes."""
-
-    run: str = ""
-    deployment: str = ""
-    description: str = ""
-    verdict: str = ""
-    exit_code: int | None = None
-    reason: str = ""
-    started_at: float | None = None
-    last_at: float | None = None
-    ended_at: float | None = None
-    duration: float | None = None
-    timeout: float | None = None
-    nodes: tuple[NodeView, ...] = ()
-    targets: tuple[str, ...] = ()
-    steps_done: int = 0
-    steps_planned: int = 0
-    flags: Mapping[str, Flag] = field(default_factory=dict)
-    judgement: Judgement | None = None
-    values: Mapping[str, Value] = field(default_factory=dict)
-    barriers: tuple[Barrier, ...] = ()
-    releases: tuple[Release, ...] = ()
-    bursts: tuple[Bar, ...] = ()
-    notices: tuple[str, ...] = ()
-    machine_errors: Mapping[str, str] = field(default_factory=dict)
-    events: int = 0
-
-    @property
-    def over(self) -> bool:
-        """Whether the run has ended."""
-        return bool(self.verdict)
-
-    @property
-    def first_cause(self) -> Cause | None:
-        """What went wrong first, None where nothing did so far."""
-        return self.judgement.first_cause if self.judgement is not None else None
-
-    def node(self, name: str) -> NodeView | None:
-        """The node of that name."""
-        return next((n for n in self.nodes if n.name == name), None)
 
 
 class Board:
@@ -253,7 +108,7 @@ class Board:
             verdict=state.verdict, exit_code=state.exit_code, reason=harmless_line(state.reason),
             started_at=state.started_at, last_at=state.last_at, ended_at=state.ended_at, duration=state.duration,
             timeout=state.timeout,
-            nodes=nodes, targets=tuple(t for t in ev.TARGETS if t in present),
+            nodes=nodes, targets=tuple(t for t in ev.STAGES if t in present),
             steps_done=self._done, steps_planned=self._planned,
             flags=dict(state.flags), judgement=self._judge(), values=dict(self._values), barriers=self._barriers(nodes),
             releases=tuple(self._releases), bursts=tuple(_burst(b) for b in state.bursts.values()),
@@ -294,9 +149,14 @@ class Board:
     def _wait_ended(self, event: ev.WaitEnded) -> None:
         self._finish(event.node, event.wait, event.at, event.outcome)
         wait = self._waits.pop((event.node, event.wait), None)
-        if wait is None or event.outcome != "met":
+        if wait is None or event.outcome not in ("met", "aborted"):
             return
         label = wait_label(wait.what, wait.names)
+        if event.outcome == "aborted":
+            flag = self.state.flags.get(ev.ABORT)
+            by = str(flag.cause.get("node") or flag.by) if flag is not None else ""
+            self._releases.append(Release(event.node, harmless_line(by, 63), f"{label} (abort)", event.at, wait.at))
+            return
         by = self._releaser(wait)
         if not by and wait.what == "get":
             for name in wait.names:
@@ -405,11 +265,6 @@ class Board:
 def _burst(burst: st.Burst) -> Bar:
     end = None if burst.duration is None else burst.started_at + burst.duration
     return Bar("burst", f"ansible.{burst.phase}.{len(burst.nodes)}", burst.started_at, end)
-
-
-def wait_label(what: str, names: Sequence[str]) -> str:
-    """What a call waits for, in a few words."""
-    return harmless_line(" ".join(dict.fromkeys((what, *names))), 80)
 
 
 def _key(event: ev.StepStarted | ev.StepEnded) -> StepKey:

@@ -11,7 +11,7 @@ from textual.widgets import Footer, Static
 
 from testbed.report.text import span
 from testbed_tui.signs import look
-from testbed_tui.state import Picture
+from testbed_tui.views import Picture
 from testbed_tui.widgets.top import Top
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from textual.widgets import Static, TabbedContent, TabPane
 from testbed.report.text import span
 from testbed_tui.flow import critical_path, wait_graph
 from testbed_tui.screens.base import View
-from testbed_tui.state import NodeView, Picture
+from testbed_tui.views import NodeView, Picture
 from testbed_tui.widgets.gantt import Gantt
 from testbed_tui.widgets.table import Cell, Row, Table
 

@@ -13,7 +13,7 @@ from textual.widgets import Input, Select, Static
 from testbed_tui.logs import ERR, OUT, Listening, LogLine, Wanted
 from testbed_tui.screens.base import View
 from testbed_tui.screens.dialogs import Ask
-from testbed_tui.state import Picture
+from testbed_tui.views import Picture
 from testbed_tui.widgets.logview import LogView
 
 ALL = ""

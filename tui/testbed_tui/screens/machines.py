@@ -7,7 +7,7 @@ from textual.widgets import Static
 
 from testbed_tui.fleet import GONE, LIVE
 from testbed_tui.screens.base import View
-from testbed_tui.state import Picture
+from testbed_tui.views import Picture
 from testbed_tui.widgets.table import Cell, Row, Table
 
 

@@ -10,7 +10,7 @@ from testbed.report.harmless import harmless_line
 from testbed.report.text import span
 from testbed_tui.screens.base import View
 from testbed_tui.signs import look, style_of
-from testbed_tui.state import NodeView, Picture
+from testbed_tui.views import NodeView, Picture
 from testbed_tui.widgets.table import Cell, Table
 
 

@@ -12,7 +12,7 @@ from testbed.report.text import span
 from testbed_tui.fleet import LIVE, RunRow
 from testbed_tui.screens.base import View
 from testbed_tui.signs import look, style_of
-from testbed_tui.state import Picture
+from testbed_tui.views import Picture
 from testbed_tui.widgets.table import Cell, Row, Table
 
 ORDERS = ("newest", "verdict", "deployment", "longest")

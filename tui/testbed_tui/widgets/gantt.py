@@ -14,7 +14,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from testbed_tui.flow import Stretch
-from testbed_tui.state import Bar, NodeView
+from testbed_tui.views import Bar, NodeView
 
 TARGET_STYLES = {
     "clean": Style(color="black", bgcolor="bright_black"), "init": Style(color="black", bgcolor="blue"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from rich.cells import cell_len
@@ -32,6 +33,7 @@ class LogView(ScrollView, can_focus=True):
         super().__init__(id=id)
         self.lines: list[LogLine] = []
         self.with_names = True
+        self.grown = asyncio.Event()  # set whenever lines have come
         self._order: Mapping[str, int] = {}
         self._names = 0
         self._widest = 0
@@ -50,6 +52,7 @@ class LogView(ScrollView, can_focus=True):
             gone = len(self.lines) - MOST
             del self.lines[:gone]
             self.point = max(-1, self.point - gone)
+        self.grown.set()
         self._widest = max(self._widest, *(len(line.text) for line in lines), 0)
         self._resize()
 
