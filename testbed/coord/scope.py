@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
@@ -195,7 +195,8 @@ class Scope:
         try:
             yield held
         except BaseException:
-            held.release()
+            with suppress(StoreError):  # then the lease frees it; what happened under the lock must be told
+                held.release()
             raise
         if not held.release():
             raise StoreError(f"the lock {name!r} was lost before it was released: the lease of {self.member} had ended")
