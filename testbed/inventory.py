@@ -26,6 +26,7 @@ _SETTINGS = (
     # a connection whose other end is gone says nothing, and ssh by itself would wait for as long as TCP does
     ("ANSIBLE_SSH_EXTRA_ARGS", "ssh_extra_args", "-o ServerAliveInterval=5 -o ServerAliveCountMax=3"),
 )
+_QUIET = {"ANSIBLE_VERBOSITY": "0", "ANSIBLE_DEBUG": "False"}  # they print on stdout, before what is asked for
 _STRICT = {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FATAL": "True", "ANSIBLE_INVENTORY_UNPARSED_FAILED": "True"}
 _PARSERS = re.compile(r"^\[WARNING\]: Failed to parse inventory with '([^']+)' plugin: (.*?)(?=^\[|\Z)", re.M | re.S)
 
@@ -84,7 +85,7 @@ def load(
     """
     named = tuple(_absolute(source) for source in sources)
     settings = ansible_environment(playbook_dir, named, environment)
-    merged = {**_STRICT, **environment, **settings}
+    merged = {**_STRICT, **environment, **settings, **_QUIET}
     arguments = [word for source in named for word in ("-i", source)]
     if playbook_dir is not None:
         arguments += ["--playbook-dir", str(playbook_dir)]
@@ -115,16 +116,21 @@ def ansible_environment(
     ``ANSIBLE_CONFIG`` is the user's own, else ``ansible.cfg`` beside the spec, else beside the first inventory, else in
     the current folder; without any of them it is not set and Ansible looks in its usual places. As with Ansible,
     a file in a folder that everybody may write to does not count. Settings that keep Ansible quiet, and its
-    connections from hanging, are added where neither the environment nor that file says anything about them.
+    connections from hanging, are added where neither the environment nor that file says anything about them; host
+    keys are checked unless one of them says not to.
     """
     result: dict[str, str] = {}
     config = _config(playbook_dir, sources, environment)
     if config is not None:
         result["ANSIBLE_CONFIG"] = str(config)
-    said = _keys(config) if config else _keys(Path.home() / ".ansible.cfg") or _keys(Path("/etc/ansible/ansible.cfg"))
+    said = _said(config) if config else _said(Path.home() / ".ansible.cfg") or _said(Path("/etc/ansible/ansible.cfg"))
     for variable, key, value in _SETTINGS:
         if variable not in environment and key not in said:
             result[variable] = value
+    if "ANSIBLE_HOST_KEY_CHECKING" not in environment:
+        # ansible-runner switches the check off where no variable says anything, over what ansible.cfg says
+        own = environment.get("ANSIBLE_SSH_HOST_KEY_CHECKING") or said.get("host_key_checking")
+        result["ANSIBLE_HOST_KEY_CHECKING"] = own or "True"
     return result
 
 
@@ -213,14 +219,14 @@ def _config(playbook_dir: Path | None, sources: Sequence[str], environment: Mapp
     return None
 
 
-def _keys(config: Path) -> set[str]:
-    """The setting names that an ansible.cfg mentions; none if there is no such file (Ansible complains itself)."""
+def _said(config: Path) -> dict[str, str]:
+    """The settings in an ansible.cfg and their text; none if there is no such file (Ansible complains itself)."""
     path = config / "ansible.cfg" if config.is_dir() else config
     try:
         text = path.read_text(errors="replace")
     except OSError:
-        return set()
-    return set(re.findall(r"^\s*(\w+)\s*[=:]", text, re.M))
+        return {}
+    return dict(re.findall(r"^\s*(\w+)\s*[=:][ \t]*(.*?)[ \t]*(?:[ \t];.*)?$", text, re.M))
 
 
 def _program(name: str, environment: Mapping[str, str]) -> str:
