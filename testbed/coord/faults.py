@@ -14,6 +14,9 @@ from testbed.coord.store import Denied, Full, LeaseExpired, StoreError, TooLarge
 NOT_FOUND, DENIED, EXHAUSTED, PRECONDITION, UNAUTHENTICATED = 5, 7, 8, 9, 16
 PASSING = (1, 4, 13, 14)  # cancelled, deadline, internal, unavailable: a server that stops or looks for a leader
 
+_STALE = ("user name is empty", "invalid auth token")
+_OUTRUN = ("auth store is old", "revision in header is old")
+
 
 class Refused(StoreError):
     """etcd said no for a reason that has no class of its own; ``code`` is the gRPC status code, 0 if it gave none."""
@@ -29,6 +32,10 @@ class Passing(OSError):
 
 class Stale(Exception):
     """The server does not know the token."""
+
+
+class Outrun(Stale):
+    """Users or roles, maybe of others, were changed while the request was on its way: nothing was done, try again."""
 
 
 def judge(status: int, raw: bytes) -> dict[str, Any]:
@@ -55,7 +62,9 @@ def judge(status: int, raw: bytes) -> dict[str, Any]:
 def fault(code: int, text: str) -> Exception:
     """Give the exception for what etcd means by this gRPC code and text."""
     message = text if text.startswith("etcd") else f"etcd: {text}"
-    stale = "user name is empty" in text or "auth store is old" in text or "invalid auth token" in text
+    stale = any(sign in text for sign in _STALE)
+    if any(sign in text for sign in _OUTRUN):
+        return Outrun(message)
     if code == UNAUTHENTICATED or stale:
         return Stale(message)
     if code in PASSING or "too many requests" in text:

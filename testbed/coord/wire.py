@@ -9,7 +9,7 @@ import threading
 import time
 from typing import Any, Callable, Iterator, Mapping, Sequence, TypeVar
 
-from testbed.coord.faults import PRECONDITION, Refused, Stale, judge
+from testbed.coord.faults import PRECONDITION, Outrun, Refused, Stale, judge
 from testbed.coord.http1 import Connection, Endpoint, parse_endpoint, tls_context
 from testbed.coord.store import Denied, StoreError, Unavailable
 
@@ -23,6 +23,7 @@ ANSWER_TIMEOUT = 6.0
 
 _LOGIN_FACTOR = 3  # many agents may log in at once, and hashing passwords is slow on purpose
 _LOGINS = 3  # in one call: with tokens that live a second, one may die between the log-in and its use
+_RACES = 3  # in one call: that often the same token is tried again after users were changed
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _IDLE = 8
 
@@ -233,7 +234,8 @@ class Client:
             connection.close()
 
     def _persist(self, ask: Callable[[Endpoint, str], T], attempts: Attempts) -> T:
-        logins = 0
+        began = time.monotonic()
+        logins = races = 0
         while True:
             self.check()
             endpoint = self.endpoints[self._current]
@@ -243,6 +245,12 @@ class Client:
                 return ask(endpoint, token)
             except OSError as error:
                 attempts.failed(endpoint, error)
+            except Outrun as error:
+                races += 1
+                if time.monotonic() - began > max(self.patience, self.answer):
+                    raise Unavailable(f"{error}, again and again for {time.monotonic() - began:.0f} s") from error
+                if races > _RACES:  # a signed token is good for one state of the users only
+                    self.renew(token)
             except Stale as error:
                 logins += 1
                 if logins > _LOGINS:

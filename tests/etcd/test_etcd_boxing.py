@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from etcd3 import etcdrpc
 from etcd_witness import ask, encode, log_in, put
 
 from testbed.agent.plan import Access
+from testbed.coord import gateway
+from testbed.coord.store import Put, Unchanged
 from testbed.coord.wire import Client
 from testbed.errors import LabError
 from testbed.etcd import advisories
@@ -212,3 +216,33 @@ def test_a_user_that_may_make_none_can_be_shared(tls_server: EmbeddedServer, roo
         assert "kvs" not in root.call("/v3/kv/range", {"key": encode(OWN)})
         with pytest.raises(LabError, match="runs/run-2"):
             borrow_scope(client, "run-2")
+
+
+def test_users_come_and_go_beside_work(tls_server: EmbeddedServer, root: Client) -> None:
+    """Users that are made and deleted meanwhile, of other runs too, cost nobody a write, a lease or a log-in."""
+    own = open_scope(root, "run-1")
+    access = tls_server.access_for("127.0.0.1", own.user, own.password)
+    over = threading.Event()
+
+    def work(n: int) -> int:
+        with contextlib.closing(gateway.connect(access)) as store:
+            done = 0
+            while not over.is_set():
+                lease = store.lease(5)
+                store.commit([Put(f"{OWN}/{n}", b"x", lease.id)])
+                store.commit([Put(f"{OWN}/{n}", b"y")], [Unchanged(f"{OWN}/{n}/nothing")])
+                assert store.range(f"{OWN}/{n}").entries[0].value == b"y"
+                lease.refresh()
+                lease.revoke()
+                done += 1
+            return done
+
+    with ThreadPoolExecutor(4) as pool:
+        working = [pool.submit(work, n) for n in range(4)]
+        try:
+            admit(root, "run-1", [f"n{n}" for n in range(150)])
+            for n in range(150):
+                expel(root, "run-1", f"n{n}")
+        finally:
+            over.set()
+        assert all(w.result() > 10 for w in working)
