@@ -43,7 +43,7 @@ def guard(token: str, cookie: str) -> Any:
         if given is not None and request.path == "/" and hmac.compare_digest(given.encode(), token.encode()):
             answer = web.HTTPFound("/")  # so that the token does not stay in the address bar
             answer.set_cookie(cookie, token, httponly=True, samesite="Strict")
-            return answer
+            raise answer
         if not hmac.compare_digest(request.cookies.get(cookie, "").encode(), token.encode()):
             raise web.HTTPForbidden(text="open the address that `testbed tui --web` printed, with its token\n")
         origin = request.headers.get("Origin")
