@@ -16,6 +16,12 @@ from typing import Any, ClassVar, Dict, List, Mapping, Optional, Tuple, Type
 TARGETS: Tuple[str, ...] = ("clean", "init", "deploy", "test", "publish", "finalise")
 """The lifecycle targets in the order a node meets them."""
 
+SERVICE = "service"
+"""In place of a target where a step is the start of a service; the step has the service's name."""
+
+STAGES: Tuple[str, ...] = ("clean", "init", "deploy", SERVICE, "test", "publish", "finalise")
+"""All that a node may go through, in order: the targets, and its services once everything is deployed."""
+
 STEPS: Tuple[str, ...] = ("pre", "main", "post")
 """The steps of a target in order."""
 

@@ -15,7 +15,7 @@ from typing import Any, Dict, Optional
 
 from testbed.agent import process
 from testbed.agent.answer import Trouble
-from testbed.agent.lifecycle import Home, Lost, Message, Told
+from testbed.agent.messages import Home, Lost, Message, Told
 from testbed.agent.outbox import Outbox
 from testbed.agent.plan import Plan
 from testbed.agent.workspace import Workspace, delete, read_marker, read_packed

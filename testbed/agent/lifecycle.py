@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 import queue
-import subprocess
 import time
-from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
-from typing import Any, Callable, Dict, List, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 from testbed.agent import process
-from testbed.agent.environment import of_step
+from testbed.agent.messages import Exited, Flagged, Limit, Lost, Message, Outcome, Served, Told
 from testbed.agent.outbox import Outbox
-from testbed.agent.plan import ANSIBLE, Plan, PlannedStep
+from testbed.agent.plan import ANSIBLE, PORT, SERVICE, Plan, PlannedStep
+from testbed.agent.scripts import Scripts, Services, describe, log_name
 from testbed.agent.waits import Waits
 from testbed.agent.workspace import Workspace
 from testbed.coord.keys import RunKeys
@@ -30,77 +30,14 @@ from testbed.events import (
     TIMEOUT,
     VERDICTS,
     AnsibleWanted,
+    Notice,
     ProcessesStopped,
     StepEnded,
     StepStarted,
 )
 
-
-@dataclass(frozen=True)
-class Exited:
-    """A step's main process has ended."""
-
-    pid: int
-    code: int
-
-
-@dataclass(frozen=True)
-class Flagged:
-    """A flag of the run stands."""
-
-    name: str
-    by: str
-    why: str
-
-
-@dataclass(frozen=True)
-class Served:
-    """The controller has done the Ansible step with that number."""
-
-    serial: int
-    verdict: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Told:
-    """Somebody on the machine wants the agent to end; ``signal`` is the signal's name."""
-
-    signal: str
-
-
-@dataclass(frozen=True)
-class Lost:
-    """etcd is gone for longer than the plan bears."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Home:
-    """The controller has the node's results."""
-
-
-Message = Union[Exited, Flagged, Served, Told, Lost, Home]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a step ended; ``own``: by itself or its own time limit, not because the node was to stop."""
-
-    verdict: str
-    exit_code: Optional[int]
-    reason: str
-    own: bool = True
-
-
-@dataclass(frozen=True)
-class Limit:
-    """The monotonic time at which a step is stopped, and why then; an empty reason stands for the run's deadline."""
-
-    at: float
-    reason: str = ""
-
+if TYPE_CHECKING:  # few nodes have services, and an agent's start counts
+    from testbed.agent.ready import AwaitValue, Probe
 
 RaiseFlag = Callable[[str, str, Dict[str, Any]], None]
 """Asks for a flag with (name, why, cause); does not wait for etcd."""
@@ -121,13 +58,16 @@ class Lifecycle:
         outbox: Outbox,
         waits: Waits,
         raise_flag: RaiseFlag,
+        await_value: AwaitValue,
         started: float,
     ) -> None:
-        self._plan, self._workspace, self._environment = plan, workspace, environment
+        self._plan, self._environment = plan, environment
+        self._scripts = Scripts(workspace, environment, lambda pid, code: inbox.put(Exited(pid, code)))
         self._inbox, self._outbox, self._waits, self._raise_flag = inbox, outbox, waits, raise_flag
+        self._await_value = await_value
+        self._services = Services()
         self._keys = RunKeys(plan.run)
         self._deadline = started + plan.timeout
-        self._mains: List[subprocess.Popen[bytes]] = []
         self._serial = 0
         self._halt: Optional[Outcome] = None  # why the node goes no further, but to finalise
         self._finalising = False
@@ -141,6 +81,7 @@ class Lifecycle:
         self._go_through(normal)
         if any(step.target != "clean" for step in self._plan.steps) or not self._plan.steps:
             self._await_finalise()
+        self._stop_services()
         self._finalise([step for step in self._plan.steps if step.target == FINALISE])
         self._stop_all()
         return self.verdict, self.reason
@@ -169,7 +110,7 @@ class Lifecycle:
         failed = ""
         for step in steps:
             self._look()
-            if failed and step.step != "post":
+            if failed and (step.step != "post" or step.kind == SERVICE):
                 self._skip([step], f"{failed} did not pass")
             elif self._halt is not None and not (failed and self._halt.own):
                 self._skip([step], self._halt.reason)
@@ -252,7 +193,7 @@ class Lifecycle:
             StepStarted, configuration=step.configuration, target=step.target, step=step.step, timeout=step.timeout
         )
         began = time.monotonic()
-        do = self._have_served if step.kind == ANSIBLE else self._run_script
+        do = {ANSIBLE: self._have_served, SERVICE: self._start_service}.get(step.kind, self._run_script)
         outcome = do(step, limit, obey)
         self._end(step, outcome, time.monotonic() - began)
         return outcome
@@ -270,34 +211,17 @@ class Lifecycle:
         )
 
     def _run_script(self, step: PlannedStep, limit: Limit, obey: bool) -> Outcome:
-        name = f"{step.configuration}.{step.target}.{step.step}"
         try:
-            main = process.launch(
-                self._script(name, step.script),
-                self._workspace.path,
-                of_step(self._environment, step),
-                os.path.join(self._workspace.logs, name + ".out"),
-                os.path.join(self._workspace.logs, name + ".err"),
-                lambda pid, code: self._inbox.put(Exited(pid, code)),
-            )
+            main = self._scripts.start(step, log_name(step), step.script)
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            return Outcome(ERROR, None, f"it could not be started: {reason}")
-        self._mains.append(main)
+            return _unstarted(error)
         code = self._await_exit(main.pid, limit.at, obey)
         if code is not None:
-            return Outcome(PASSED if code == 0 else FAILED, code, _describe(code))
+            return Outcome(PASSED if code == 0 else FAILED, code, describe(code))
         why = self._stopped(limit, obey)
         process.stop(lambda: process.find((main.pid,)), self._plan.grace)
         code = self._await_exit(main.pid, time.monotonic() + process.KILL_PATIENCE, obey=False)
         return Outcome(why.verdict, code, why.reason, why.own)
-
-    def _script(self, name: str, text: str) -> List[str]:
-        """Write a step's script down; the command that runs it."""
-        path = self._workspace.own("scripts", name)
-        with open(path, "w", encoding="utf-8", errors="surrogateescape", opener=_private) as file:
-            file.write(text if text.endswith("\n") else text + "\n")
-        return [path] if text.startswith("#!") else ["/bin/sh", "-e", path]
 
     def _await_exit(self, pid: int, limit: float, obey: bool) -> Optional[int]:
         """Wait for a step's main process; its exit code, None where the step is to be stopped."""
@@ -343,6 +267,84 @@ class Lifecycle:
         assert self._halt is not None  # noqa: S101  set by what was heeded
         return self._halt if obey else Outcome(TIMEOUT, None, f"the run's time of {self._plan.timeout:g} s is over")
 
+    # --- services -----------------------------------------------------------------------------------------------
+
+    def _start_service(self, step: PlannedStep, limit: Limit, obey: bool) -> Outcome:
+        """Start a service and wait until it is ready; then it goes on, and others find it by its name."""
+        from testbed.agent.ready import probe_of, taken
+        from testbed.coord.services import Service, offer
+
+        address = next((p.address for p in self._plan.peers if p.index == self._plan.index), "")
+        port = (step.ready or {}).get(PORT)
+        why = taken(port, address) if port else ""
+        if why:
+            return Outcome(FAILED, None, why)
+        start = partial(self._scripts.start, step)
+        try:
+            main = start(log_name(step), step.script)
+        except (OSError, ValueError) as error:
+            return _unstarted(error)
+        self._services.add(main.pid, step)
+        probe = probe_of(step, self._environment, address, start, self._await_value, self._inbox.put)
+        outcome = self._await_ready(main.pid, probe, limit, obey)
+        if outcome.verdict == PASSED:
+            self._outbox.send(offer(self._keys, step.step, Service(address, port, self._plan.node)))
+        elif self._services.take(main.pid) is not None:
+            process.stop(lambda: process.find((main.pid,)), self._plan.grace)
+        return outcome
+
+    def _await_ready(self, pid: int, probe: Probe, limit: Limit, obey: bool) -> Outcome:
+        look: Optional[float] = time.monotonic()
+        try:
+            while True:
+                if look is not None and time.monotonic() >= look:
+                    if probe.look():
+                        return Outcome(PASSED, None, "")
+                    look = _after(probe.pause())
+                message = self._next(limit.at if look is None else min(look, limit.at))
+                if isinstance(message, Exited) and message.pid == pid:
+                    self._services.take(pid)
+                    return Outcome(FAILED, message.code, f"it ended before it was ready: {_ending(message.code)}")
+                if message is None:
+                    if time.monotonic() >= limit.at:
+                        return self._stopped(limit, obey)
+                elif probe.heed(message):
+                    return Outcome(PASSED, None, "")
+                else:
+                    self._heed(message)
+                    look = look or _after(probe.pause())
+                if obey and self._halt is not None:
+                    return self._stopped(limit, obey)
+        except (OSError, ValueError) as error:
+            return Outcome(ERROR, None, f"it cannot be told whether it is ready: {_reason(error)}")
+        finally:
+            probe.close()
+
+    def _service_ended(self, step: PlannedStep, code: int, lived: float) -> None:
+        """A service has ended while it was needed: nothing that others do with it makes sense any more."""
+        outcome = Outcome(FAILED, code, f"the service ended while it was needed: {_ending(code)}")
+        self._end(step, outcome, lived)
+        if self._halt is None:
+            self._fail(step, outcome)
+            self._halt = Outcome(ABORTED, None, f"{log_name(step)}: {outcome.reason}", own=False)
+
+    def _stop_services(self) -> None:
+        """Stop what others no longer need, and wait for its end, so that `finalise` finds nothing of it."""
+        left = set(self._services.sessions)
+        for name in self._services.stop(self._plan.grace):
+            message = f"the service {name} did not end within {self._plan.grace:g} s and was killed"
+            self._outbox.say(Notice, level="warning", message=message)
+        until = time.monotonic() + process.KILL_PATIENCE
+        while left:
+            told = self._next(until)
+            if told is None:
+                return
+            if isinstance(told, Exited) and told.pid in left:
+                left.discard(told.pid)
+                self._scripts.forget(told.pid)
+            else:
+                self._heed(told)
+
     # --- what happens meanwhile ---------------------------------------------------------------------------------
 
     def _next(self, until: float) -> Optional[Message]:
@@ -364,7 +366,11 @@ class Lifecycle:
 
     def _heed(self, message: Optional[Message]) -> None:
         """Take in what happened; None: the run's deadline has passed. The first reason to stop stays."""
-        if isinstance(message, Flagged) and message.name == FINALISE:
+        if isinstance(message, Exited):
+            ended = self._services.take(message.pid)
+            if ended is not None:
+                self._service_ended(ended[0], message.code, ended[1])
+        elif isinstance(message, Flagged) and message.name == FINALISE:
             self._finalising = True
         elif isinstance(message, Flagged):
             self._stop_for(ABORTED, f"aborted by {message.by}: {message.why}")
@@ -393,19 +399,16 @@ class Lifecycle:
 
     def _stop_all(self) -> None:
         """Stop what the steps left in the background, and name it."""
-        sessions = {main.pid for main in self._mains}
-        marks = run_marks(self._plan.run, self._plan.node)
-        stopped = process.stop(lambda: process.find(sessions, marks), self._plan.grace)
+        stopped = self._scripts.stop_all(run_marks(self._plan.run, self._plan.node), self._plan.grace)
         if stopped:
             self._outbox.say(ProcessesStopped, processes=stopped)
-        for main in self._mains:
-            main.poll()  # reaps it; one that hangs in the kernel is left to it
 
 
 def _own_limit(step: PlannedStep) -> Optional[Limit]:
     if step.timeout is None:
         return None
-    return Limit(time.monotonic() + step.timeout, f"not done after its {step.timeout:g} s")
+    what = "ready" if step.kind == SERVICE else "done"
+    return Limit(time.monotonic() + step.timeout, f"not {what} after its {step.timeout:g} s")
 
 
 def run_marks(run: str, node: str) -> Tuple[bytes, bytes]:
@@ -413,20 +416,19 @@ def run_marks(run: str, node: str) -> Tuple[bytes, bytes]:
     return (b"TESTBED_RUN=" + os.fsencode(run), b"TESTBED_NODE=" + os.fsencode(node))
 
 
-def _describe(code: int) -> str:
-    """An exit code in words; empty for success."""
-    if code == 0:
-        return ""
-    if code < 0:
-        import signal
-
-        try:
-            return f"killed by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"killed by signal {-code}"
-    hint = {126: " (a command that may not be executed)", 127: " (a command that was not found)"}.get(code, "")
-    return f"exit code {code}{hint}"
+def _unstarted(error: Exception) -> Outcome:
+    return Outcome(ERROR, None, f"it could not be started: {_reason(error)}")
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o700)
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _ending(code: int) -> str:
+    """How a process ended that should not have."""
+    return describe(code) or "by itself, with exit code 0"
+
+
+def _after(pause: Optional[float]) -> Optional[float]:
+    """The monotonic time after a pause."""
+    return None if pause is None else time.monotonic() + pause

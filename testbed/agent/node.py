@@ -154,8 +154,9 @@ class Node:
         endpoint.start()
         env = environment.common(self._plan, self._workspace, self._archive)
         lifecycle = Lifecycle(
-            self._plan, self._workspace, env, self._inbox, self._outbox, self._waits, self._raise_flag, started
-        )
+            self._plan, self._workspace, env, self._inbox, self._outbox, self._waits, self._raise_flag,
+            lambda key, cancel: self._scope.wait(key, None, cancel), started,
+        )  # fmt: skip
         verdict, reason = lifecycle.run()
         endpoint.close()
         os.unlink(self._workspace.own(ENDPOINT))

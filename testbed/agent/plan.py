@@ -8,8 +8,11 @@ from typing import Any, Dict, List, Optional
 
 from testbed.coord.peers import Peer as Peer
 
-RUN, ANSIBLE = "run", "ansible"
-"""The two kinds of steps: a script that the agent runs, Ansible content that the controller runs."""
+RUN, ANSIBLE, SERVICE = "run", "ansible", "service"
+"""The kinds of steps: a script that the agent runs, Ansible content that the controller runs, a service to start."""
+
+PORT, COMMAND, KEY = "port", "command", "key"
+"""What can say that a service is ready: a TCP port (a number), a script, a user's key."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +21,12 @@ class PlannedStep:
 
     target: str
     configuration: str
-    step: str  # pre, main, post
-    kind: str  # RUN or ANSIBLE
+    step: str  # pre, main, post; the name of a service
+    kind: str  # RUN, ANSIBLE or SERVICE
     script: str = ""
     timeout: Optional[float] = None  # seconds; None: only the run's deadline bounds it
     continue_on_error: bool = False
+    ready: Optional[Dict[str, Any]] = None  # of a service: one of PORT, COMMAND, KEY and what is said of it
 
 
 @dataclass(frozen=True)

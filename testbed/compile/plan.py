@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from testbed.agent.plan import ANSIBLE, RUN, Peer, PlannedStep
-from testbed.events import STEPS, TARGETS
+from testbed.agent.plan import ANSIBLE, COMMAND, KEY, PORT, RUN, Peer, PlannedStep
+from testbed.agent.plan import SERVICE as SERVICE_STEP
+from testbed.events import SERVICE, STEPS, TARGETS
 from testbed.inventory import Machine
-from testbed.spec.model import AnsibleWork, Command, Deployment, Node
+from testbed.spec.model import AnsibleWork, Command, Deployment, Node, Service
 
 CLEAN_ONLY: tuple[str, ...] = ("clean",)
 WITHOUT_CLEAN: tuple[str, ...] = tuple(t for t in TARGETS if t != "clean")
@@ -92,32 +93,53 @@ def step_name(target: str, configuration: str, step: str) -> str:
 def planned_steps(
     deployment: Deployment, node: Node, targets: Sequence[str], continue_on_error: bool
 ) -> list[PlannedStep]:
-    """The node's steps in running order: target by target, in each the configurations as listed, pre, main, post."""
-    steps = []
+    """The node's steps in running order: target by target, in each the configurations as listed, pre, main, post.
+
+    The services come after all of deploy.
+    """
+    steps: list[PlannedStep] = []
     for name in targets:
         for configuration in node.configurations:
-            target = deployment.configurations[configuration].targets.get(name)
-            if target is None:
-                continue
-            goes_on = target.continue_on_error
-            if goes_on is None:
-                goes_on = deployment.continue_on_error
-            for step in STEPS:
-                work = getattr(target, step)
-                if work is None:
-                    continue
-                steps.append(
-                    PlannedStep(
-                        target=name,
-                        configuration=configuration,
-                        step=step,
-                        kind=RUN if isinstance(work, Command) else ANSIBLE,
-                        script=work.script if isinstance(work, Command) else "",
-                        timeout=target.timeout,
-                        continue_on_error=goes_on or continue_on_error,
-                    )
-                )
+            steps += _steps_of(deployment, configuration, name, continue_on_error)
+        if name == "deploy":
+            for configuration in node.configurations:
+                steps += [_start_of(s, configuration) for s in deployment.configurations[configuration].services]
     return steps
+
+
+def _steps_of(deployment: Deployment, configuration: str, name: str, continue_on_error: bool) -> Iterator[PlannedStep]:
+    target = deployment.configurations[configuration].targets.get(name)
+    if target is None:
+        return
+    goes_on = target.continue_on_error
+    if goes_on is None:
+        goes_on = deployment.continue_on_error
+    for step in STEPS:
+        work = getattr(target, step)
+        if work is not None:
+            yield PlannedStep(
+                target=name,
+                configuration=configuration,
+                step=step,
+                kind=RUN if isinstance(work, Command) else ANSIBLE,
+                script=work.script if isinstance(work, Command) else "",
+                timeout=target.timeout,
+                continue_on_error=goes_on or continue_on_error,
+            )
+
+
+def _start_of(service: Service, configuration: str) -> PlannedStep:
+    """The start of a service; without it nothing makes sense, so it never goes on after an error."""
+    said = {PORT: service.port, COMMAND: service.check and service.check.script, KEY: service.key}
+    return PlannedStep(
+        target=SERVICE,
+        configuration=configuration,
+        step=service.name,
+        kind=SERVICE_STEP,
+        script=service.run.script,
+        timeout=service.timeout,
+        ready={kind: value for kind, value in said.items() if value is not None},
+    )
 
 
 def plan(
@@ -171,6 +193,8 @@ def _ansible_steps(deployment: Deployment, steps: Sequence[PlannedStep]) -> list
     """The steps that Ansible does, with their content."""
     found = []
     for step in steps:
+        if step.kind != ANSIBLE:
+            continue
         work = getattr(deployment.configurations[step.configuration].targets[step.target], step.step)
         if isinstance(work, AnsibleWork):
             found.append(AnsibleStep(step.target, step.configuration, step.step, work))
@@ -196,6 +220,9 @@ def to_data(plan: RunPlan) -> dict[str, Any]:
         "digest": deployment.digest,
         "timeout": deployment.timeout,
         "finalise": deployment.finalise,
+        "stall": deployment.stall,
+        "liveness": deployment.liveness,
+        "outage": deployment.outage,
         "parameters": dict(deployment.parameters),
         "targets": list(plan.targets),
         "inventories": list(plan.inventories),
@@ -207,6 +234,8 @@ def to_data(plan: RunPlan) -> dict[str, Any]:
                 "connection": p.machine.connection,
                 "address": p.address,
                 "become": p.node.become,
+                "policy": p.node.policy,
+                "quorum": p.node.quorum,
                 "configurations": list(p.node.configurations),
                 "workspace": p.workspace,
                 "files": list(p.files),
@@ -219,6 +248,7 @@ def to_data(plan: RunPlan) -> dict[str, Any]:
                         "kind": s.kind,
                         "timeout": s.timeout,
                         "continue_on_error": s.continue_on_error,
+                        "ready": s.ready,
                     }
                     for s in p.steps
                 ],

@@ -20,9 +20,14 @@ class Service:
     node: str
 
 
+def offer(keys: RunKeys, name: str, service: Service) -> Put:
+    """What tells all where the service is."""
+    return Put(keys.service(name) + service.node, json.dumps(asdict(service)).encode())
+
+
 def publish_service(store: Store, keys: RunKeys, name: str, service: Service) -> None:
     """Tell all where the service is; replaces what the same node told before. Raises StoreError."""
-    store.commit([Put(keys.service(name) + service.node, json.dumps(asdict(service)).encode())])
+    store.commit([offer(keys, name, service)])
 
 
 def discover(waiting: Waiting, name: str, timeout: Optional[float], cancelled: Optional[Cancel]) -> List[Service]:

@@ -75,7 +75,7 @@ def table(nodes: Mapping[str, NodeJudgement], colour: bool) -> str:
     more = max(0, len(shown) - ROWS)
     shown = dict(list(shown.items())[:ROWS])
     present = {t.target for j in shown.values() for t in j.targets}
-    targets = [t for t in ev.TARGETS if t in present]
+    targets = [t for t in ev.STAGES if t in present]
     rows = [["node", "verdict", *targets]]
     rows.extend([harmless_line(n, 63), j.verdict, *(_worst(j, t) for t in targets)] for n, j in shown.items())
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

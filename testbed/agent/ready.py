@@ -1,0 +1,202 @@
+"""How one knows that a service is ready: its port takes connections, a script passes, a value is set."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import threading
+from contextlib import suppress
+from typing import Any, Callable, Dict, Mapping, Optional, Protocol, Tuple
+
+from testbed.agent import process
+from testbed.agent.messages import Exited, Message, Noted
+from testbed.agent.plan import COMMAND, PORT, PlannedStep
+from testbed.agent.scripts import log_name
+from testbed.coord.scope import Aborted, Cancel, Cancelled, WaitTimeout
+from testbed.coord.store import StoreError
+
+CONNECT_PATIENCE = 1.0
+"""Seconds that a connection to a port of this machine may take."""
+
+PORT_PAUSES, COMMAND_PAUSES = (0.01, 0.5), (0.1, 2.0)
+"""Seconds between two looks: the first pause, and the longest, up to which they double."""
+
+Launch = Callable[[str, str], "subprocess.Popen[bytes]"]
+"""Starts a script under a name, which is its log's too; raises OSError, ValueError."""
+
+AwaitValue = Callable[[str, Cancel], bytes]
+"""Waits for a user's value."""
+
+
+class Probe(Protocol):
+    """Finds out whether a service is ready."""
+
+    def look(self) -> bool:
+        """Look now; whether it is ready."""
+
+    def heed(self, message: Message) -> bool:
+        """Whether it is ready because of this."""
+
+    def pause(self) -> Optional[float]:
+        """Seconds until the next look; None while a message has to come first."""
+
+    def close(self) -> None:
+        """Look no more."""
+
+
+class _Pauses:
+    """Pauses that double."""
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._next, self._longest = first, longest
+
+    def take(self) -> float:
+        pause = self._next
+        self._next = min(2 * pause, self._longest)
+        return pause
+
+
+class AtOnce:
+    """A service is ready when it runs."""
+
+    def look(self) -> bool:
+        """Ready."""
+        return True
+
+    def heed(self, _: Message) -> bool:
+        """Nothing is waited for."""
+        return True
+
+    def pause(self) -> Optional[float]:
+        """Nothing is waited for."""
+        return None
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Port:
+    """Ready when a TCP port of this machine takes a connection, at loopback or at one of the ``addresses``.
+
+    Nobody tells when a program begins to listen, so it is tried; whoever waits hears of the program's end at once.
+    """
+
+    def __init__(self, port: int, addresses: Tuple[str, ...]) -> None:
+        self._port = port
+        self._addresses = tuple(dict.fromkeys(("127.0.0.1", *addresses, "::1")))
+        self._pauses = _Pauses(*PORT_PAUSES)
+
+    def look(self) -> bool:
+        """Try to connect."""
+        for address in self._addresses:
+            with suppress(OSError):
+                socket.create_connection((address, self._port), CONNECT_PATIENCE).close()
+                return True
+        return False
+
+    def heed(self, _: Message) -> bool:
+        """Nobody tells."""
+        return False
+
+    def pause(self) -> Optional[float]:
+        """Growing."""
+        return self._pauses.take()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Check:
+    """Ready when a script exits with 0; it runs once at a time."""
+
+    def __init__(self, launch: Callable[[], subprocess.Popen[bytes]]) -> None:
+        self._launch = launch
+        self._running: Optional[subprocess.Popen[bytes]] = None
+        self._pauses = _Pauses(*COMMAND_PAUSES)
+
+    def look(self) -> bool:
+        """Start the script."""
+        self._running = self._launch()
+        return False
+
+    def heed(self, message: Message) -> bool:
+        """Take in how the script ended."""
+        if self._running is None or not isinstance(message, Exited) or message.pid != self._running.pid:
+            return False
+        self._running = None
+        return message.code == 0
+
+    def pause(self) -> Optional[float]:
+        """Growing, from the end of one script to the next."""
+        return None if self._running is not None else self._pauses.take()
+
+    def close(self) -> None:
+        """Stop the script, should it run."""
+        if self._running is not None:
+            session = self._running.pid
+            process.stop(lambda: process.find((session,)), 0.0)
+
+
+class Value:
+    """Ready when a user's value is set; ``tell`` is called with it on another thread."""
+
+    def __init__(self, key: str, wait: AwaitValue, tell: Callable[[Message], None]) -> None:
+        self._key, self._wait, self._tell = key, wait, tell
+        self._cancel = Cancel()
+
+    def look(self) -> bool:
+        """Begin to wait."""
+        threading.Thread(target=self._await, name="ready", daemon=True).start()
+        return False
+
+    def _await(self) -> None:
+        with suppress(Aborted, Cancelled, WaitTimeout, StoreError):  # all of these are told to the lifecycle too
+            self._wait(self._key, self._cancel)
+            self._tell(Noted(self._key))
+
+    def heed(self, message: Message) -> bool:
+        """Whether it is the value that was waited for."""
+        return isinstance(message, Noted) and message.key == self._key
+
+    def pause(self) -> Optional[float]:
+        """It will be told."""
+        return None
+
+    def close(self) -> None:
+        """Wait no more."""
+        self._cancel.fire()
+
+
+def probe_of(
+    step: PlannedStep,
+    environment: Mapping[str, str],
+    address: str,
+    launch: Launch,
+    wait: AwaitValue,
+    tell: Callable[[Message], None],
+) -> Probe:
+    """What tells that the service is ready; its node is reached at ``address``."""
+    ready: Dict[str, Any] = step.ready or {}
+    if PORT in ready:
+        return Port(int(ready[PORT]), (address,) if address else ())
+    if COMMAND in ready:
+        return Check(lambda: launch(f"{log_name(step)}.ready", ready[COMMAND]))
+    return Value(fill_in(str(ready["key"]), environment), wait, tell) if ready else AtOnce()
+
+
+def fill_in(text: str, environment: Mapping[str, str]) -> str:
+    """The text with ``$NAME`` and ``${NAME}`` replaced by what the environment has."""
+
+    def value(found: re.Match[str]) -> str:
+        return environment.get(found[1] or found[2], found[0])
+
+    return re.sub(r"\$(?:\{(\w+)\}|(\w+))", value, text, flags=re.ASCII)
+
+
+def taken(port: int, address: str) -> str:
+    """Why a service cannot have a port; empty where nobody listens there yet."""
+    if Port(port, (address,) if address else ()).look():
+        return f"port {port} is taken: something on {os.uname().nodename} listens there already"
+    return ""
