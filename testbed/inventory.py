@@ -297,7 +297,9 @@ def _refusal(complaint: str, sources: Sequence[str]) -> TestbedError:
     parsers = _PARSERS.findall(complaint)
     if not parsers:
         errors = _line(complaint, "[ERROR]: ") or complaint.strip()[-500:] or "no reason given"
-        return LabError(f"Ansible cannot read the inventory {file}: {errors}")
+        return LabError(
+            f"Ansible cannot read the inventory {file}: {errors}", f"try: ansible-inventory -i {file} --list"
+        )
     by_name = dict(reversed(parsers))
     if "script" in by_name:
         reason = by_name["script"].splitlines()[0]
@@ -307,7 +309,8 @@ def _refusal(complaint: str, sources: Sequence[str]) -> TestbedError:
     where = re.search(rf"^Origin: ({re.escape(file)}(?::\d+)+)", text, re.M)
     reason = text.splitlines()[0].removeprefix("Failed to parse inventory: ")
     kind = "" if name == "auto" else f" (read as {name})"
-    return UsageError(f"inventory {where[1] if where else file} cannot be read{kind}: {reason}")
+    message = f"inventory {where[1] if where else file} cannot be read{kind}: {reason}"
+    return UsageError(message, f"correct it; to see all that Ansible says: ansible-inventory -i {file} --list")
 
 
 def _line(text: str, prefix: str) -> str:

@@ -122,8 +122,11 @@ def _disk() -> Finding:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     room = f"{free / 1024**3:.1f} GiB free where runs are kept ({folder})"
-    if not os.access(folder, os.W_OK):
-        return Finding("disk", BAD, f"{folder} cannot be written to", "set TESTBED_STATE_HOME to another folder")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        reason = f"{folder} cannot be written to: {error.strerror}"
+        return Finding("disk", BAD, reason, "set TESTBED_STATE_HOME to another folder")
     return Finding(
         "disk", GOOD if free >= ROOM else POOR, room, "" if free >= ROOM else "make room, or set TESTBED_STATE_HOME"
     )

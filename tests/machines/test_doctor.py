@@ -1,0 +1,103 @@
+"""`testbed doctor`: every thing that is wrong gets a line of advice, and what is right is said to be."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from machines_bench import Bench, left_on, on_host
+
+from testbed.lab import practice
+
+
+def findings(bench: Bench, code: int, *arguments: str | Path, environment: dict[str, str] | None = None) -> list[Any]:
+    """What the doctor finds, by --json; its exit code must be ``code``."""
+    done = bench.call("doctor", "--json", *arguments, environment=environment)
+    assert done.code == code, done.said
+    return list(json.loads(done.out))
+
+
+def bad(found: list[Any]) -> dict[str, str]:
+    """What is in the way of a run: the thing -> finding and advice; each must have advice."""
+    wrong = [f for f in found if f["state"] == "bad"]
+    assert all(f["advice"] for f in found if f["state"] != "good"), found
+    return {f["what"]: f"{f['found']} | {f['advice']}" for f in wrong}
+
+
+def test_good_machine(bench: Bench) -> None:
+    """Where nothing is wrong every thing that a run needs is looked at, and nothing is left of the looking."""
+    done = bench.call("doctor")
+    assert done.code == 0, done.said
+    for thing in ("Python", "ansible-core", "ansible-runner", "etcd", "etcd's start", "ssh", "disk"):
+        assert f"ok    {thing}: " in done.out
+    assert "BAD" not in done.out
+    assert list(bench.folder.iterdir()) == []
+
+
+def test_no_ssh(bench: Bench, tmp_path: Path) -> None:
+    """Without an ssh client the doctor says which package brings it."""
+    found = bad(findings(bench, 3, environment={"PATH": str(tmp_path)}))
+    assert set(found) == {"ssh"}
+    assert "openssh-client" in found["ssh"]
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "other"])
+def test_wrong_etcd_binary(bench: Bench, tmp_path: Path, kind: str) -> None:
+    """An etcd program that is none is told with its path."""
+    path = tmp_path / "etcd"
+    if kind == "text":
+        path.write_text("not a program\n")
+    elif kind == "other":
+        path.symlink_to("/bin/true")
+    found = bad(findings(bench, 3, "--etcd-binary", path))
+    assert set(found) == {"etcd"}
+    assert str(path) in found["etcd"]
+
+
+def test_state_that_cannot_be_written(bench: Bench) -> None:
+    """A folder for runs that cannot be made is told with the variable that names another."""
+    found = bad(findings(bench, 3, environment={"TESTBED_STATE_HOME": "/proc/nowhere"}))
+    assert set(found) == {"disk"}
+    assert "TESTBED_STATE_HOME" in found["disk"]
+
+
+def test_broken_inventory(bench: Bench, tmp_path: Path) -> None:
+    """An inventory that Ansible cannot read is a finding like any other."""
+    broken = tmp_path / "broken.yml"
+    broken.write_text("all: [1, 2\n")
+    found = bad(findings(bench, 3, "-i", broken))
+    assert set(found) == {"inventory"}
+    assert str(broken) in found["inventory"]
+
+
+@pytest.mark.lab
+def test_good_lab(bench: Bench, practice_lab: practice.Lab) -> None:
+    """Every machine of a lab that is well is reached, has a Python and a way to etcd; nothing is left on it."""
+    found = findings(bench, 0, "-i", practice_lab.inventory)
+    assert bad(found) == {}
+    reached = {f["what"] for f in found if f["found"].startswith("reached; Python 3")}
+    assert reached == {h.name for h in practice_lab.hosts}
+    assert left_on(practice_lab) == {}
+
+
+@pytest.mark.lab
+def test_broken_lab(bench: Bench, breakable_lab: Callable[[int], practice.Lab]) -> None:
+    """A host that is down, one whose home is read-only and one that does not reach etcd: told of each, by its name."""
+    lab = breakable_lab(4)
+    down, read_only, walled, well = (h.name for h in lab.hosts)
+    practice.kill(lab, down)
+    on_host(lab, read_only, "mount -o remount,ro /root")
+    on_host(lab, walled, "ip rule add priority 10 ipproto tcp sport 22 lookup main")
+    on_host(lab, walled, f"ip rule add priority 20 to {lab.controller} ipproto tcp unreachable")
+    found = bad(findings(bench, 3, "-i", lab.inventory))
+    assert set(found) == {down, read_only, walled}
+    assert "is the machine on" in found[down]
+    assert "testbed_root" in found[read_only]
+    assert f"no way to etcd at {lab.controller}:" in found[walled]
+    assert "--etcd-advertise" in found[walled]
+    assert os.linesep not in "".join(found.values())
+    assert left_on(lab, read_only, walled, well) == {}
