@@ -21,11 +21,12 @@ from testbed.errors import LabError
 from testbed.resources import playbooks as shipped_playbooks
 from testbed.run.directory import RunDirectory
 from testbed.run.remote import COMMON
+from testbed.spec.model import Deployment
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The times of a run that the spec does not set, in seconds; each is explained in docs/spec.md."""
+    """The times by which a run's nodes live, in seconds; the spec sets the last two."""
 
     finalise: float = 120.0
     grace: float = 10.0
@@ -33,13 +34,14 @@ class Timing:
     outage: float = 120.0
 
 
-def timing_for(nodes: int) -> Timing:
-    """The times of a run of so many nodes.
+def timing_of(deployment: Deployment) -> Timing:
+    """The times of a run; how long a node may be silent depends on how many there are, unless the spec says it.
 
     Every agent refreshes its lease three times in its life; in large runs leases live longer, so that all agents
     together do so no more than 50 times a second.
     """
-    return Timing(liveness=max(Timing().liveness, 3 * nodes / 50))
+    liveness = deployment.liveness or max(Timing().liveness, 3 * len(deployment.nodes) / 50)
+    return Timing(liveness=liveness, outage=deployment.outage)
 
 
 def freeze(directory: RunDirectory, plan: RunPlan) -> None:

@@ -420,4 +420,4 @@ class Loop:
 
     def _own_limits(self) -> float:
         """Seconds that a node may need by its own rules from an abort to its end, and some more."""
-        return 2 * self._timing.grace + self._timing.finalise + SLACK
+        return 3 * self._timing.grace + self._timing.finalise + SLACK

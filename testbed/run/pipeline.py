@@ -16,7 +16,7 @@ from testbed.inventory import Inventory, Machine
 from testbed.lab.match import HERE, match
 from testbed.run.controller import Request
 from testbed.run.directory import RunDirectory, name_run, state_home
-from testbed.run.freeze import timing_for
+from testbed.run.freeze import timing_of
 from testbed.run.scopes import EtcdChoice
 from testbed.spec import load
 from testbed.spec.model import Deployment
@@ -53,7 +53,7 @@ def prepare(options: Options) -> Request:
         inventory=node_inventory(made, inventory),
         ansible_environment=environment_of(options),
         etcd=options.etcd,
-        timing=timing_for(len(made.nodes)),
+        timing=timing_of(made.deployment),
         junit=options.junit,
         by_hand=options.by_hand,
     )

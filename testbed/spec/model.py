@@ -105,8 +105,8 @@ class Deployment:
 
     ``finalise`` is `ALL`, `EXPLICIT` or the name of the node whose publish ends the run. ``path`` is the spec's file,
     ``text`` its content as read, ``digest`` the SHA-256 of that content (hex). ``stall`` is for how many seconds no
-    node can go on before the run is aborted (None: it is not), ``liveness`` after how many a silent node is dead,
-    ``outage`` for how many etcd may be away.
+    node can go on before the run is aborted (None: it is not), ``liveness`` after how many a silent node is dead
+    (None: that depends on how many nodes there are), ``outage`` for how many etcd may be away.
     """
 
     name: str
@@ -121,5 +121,5 @@ class Deployment:
     text: str
     digest: str
     stall: float | None = 5.0
-    liveness: float = 15.0
+    liveness: float | None = None
     outage: float = 120.0

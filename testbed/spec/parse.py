@@ -17,8 +17,8 @@ from testbed.spec.work import Work
 TIMEOUT = 4 * 3600.0
 """How long a run may take where the spec says nothing, in seconds."""
 
-GRACE, LIVENESS, OUTAGE = 5.0, 15.0, 120.0
-"""The defaults of a stall's grace, ``liveness`` and ``outage``, in seconds."""
+GRACE, OUTAGE = 5.0, 120.0
+"""The defaults of a stall's grace and of ``outage``, in seconds."""
 
 SHORTEST_LEASE = 2.0
 """The shortest ``liveness``, in seconds: etcd rounds shorter leases up."""
@@ -91,9 +91,9 @@ def _stall(item: Item | None, work: Work) -> float | None:
     return (work.seconds(item.entry("grace")) if item else None) or GRACE
 
 
-def _liveness(item: Item | None, work: Work, findings: Findings) -> float:
-    seconds = work.seconds(item) or LIVENESS
-    if item is not None and seconds < SHORTEST_LEASE:
+def _liveness(item: Item | None, work: Work, findings: Findings) -> float | None:
+    seconds = work.seconds(item)
+    if item is not None and seconds is not None and seconds < SHORTEST_LEASE:
         hint = f"{SHORTEST_LEASE:g}s or more"
         findings.add(f"etcd keeps no lease of {seconds:g} s", item.span, help=hint)
     return seconds
