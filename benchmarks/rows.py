@@ -142,9 +142,10 @@ def _playbook(lab: Lab, folder: Path, strategy: str, more: Mapping[str, str]) ->
     tasks = [{"name": t, "ansible.builtin.command": spec.command(t)} for t in spec.TARGETS]
     play = [{"name": "Six", "hosts": "all", "gather_facts": False, "strategy": strategy, "tasks": tasks}]
     (folder / "six.yml").write_text(json.dumps(play))
+    (folder / "ansible.cfg").write_text("")  # nothing of the operator's own
     # Kept connections lie in this row's own folder: cold at its start, ended with it. A short path: it is a socket's.
     environment = {
-        "ANSIBLE_CONFIG": "/dev/null", "ANSIBLE_PIPELINING": "1", "ANSIBLE_FORKS": str(len(lab.hosts)),
+        "ANSIBLE_CONFIG": str(folder / "ansible.cfg"), "ANSIBLE_PIPELINING": "1", "ANSIBLE_FORKS": str(len(lab.hosts)),
         "ANSIBLE_SSH_CONTROL_PATH_DIR": str(folder / "cp"), "ANSIBLE_LOCAL_TEMP": str(folder / "tmp"), **more,
     }  # fmt: skip
     command = [str(PEERS / "bin/ansible-playbook"), "-i", str(lab.inventory), str(folder / "six.yml")]
