@@ -24,11 +24,17 @@ def serve(words: Sequence[str], host: str, port: int) -> None:
     token. Raises UsageError where textual-serve is not installed, LabError where the port cannot be had.
     """
     try:
-        server = _server(shlex.join([sys.executable, "-m", "testbed", "tui", *words]), host, port)
+        from aiohttp import web
+
+        server, address = _server(shlex.join([sys.executable, "-m", "testbed", "tui", *words]), host, port)
     except ImportError as error:
         raise UsageError("--web needs textual-serve, which is not installed", "pip install 'testbed[web]'") from error
+
+    def say(*_: object) -> None:
+        print(address, flush=True)  # noqa: T201  this is the command's output, once the page can be had
+
     try:
-        server.serve()
+        web.run_app(server._make_app(), host=host, port=port, print=say)
     except OSError as error:
         raise LabError(f"cannot serve on {host}:{port}: {error.strerror}", "choose another port") from error
 
@@ -54,7 +60,8 @@ def guard(token: str, cookie: str) -> Any:
     return check
 
 
-def _server(command: str, host: str, port: int) -> Any:
+def _server(command: str, host: str, port: int) -> tuple[Any, str]:
+    """The server, and the address of its page."""
     from textual_serve.server import Server
 
     token = secrets.token_urlsafe(24)
@@ -68,11 +75,7 @@ def _server(command: str, host: str, port: int) -> Any:
             app.middlewares.append(guard(token, f"testbed-{port}"))
             return app
 
-        async def on_startup(self, app: web.Application) -> None:  # noqa: ARG002  the library's signature
-            """Say where the page is, and nothing else."""
-            print(f"http://{shown}:{port}/?token={token}", flush=True)  # noqa: T201  this is the command's output
+        async def on_startup(self, app: web.Application) -> None:
+            """Say nothing; see `serve`."""
 
-        def initialize_logging(self) -> None:
-            """Leave logging as it is."""
-
-    return Guarded(command, host=host, port=port, title="testbed")
+    return Guarded(command, host=host, port=port, title="testbed"), f"http://{shown}:{port}/?token={token}"

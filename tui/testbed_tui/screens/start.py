@@ -12,7 +12,7 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.suggester import SuggestFromList
 from textual.widget import Widget
-from textual.widgets import Button, Checkbox, Input, Label, Select, Static
+from textual.widgets import Button, Input, Label, Select, Static
 
 from testbed.diagnostics import render
 from testbed.errors import SpecError, TestbedError
@@ -69,13 +69,17 @@ class StartForm(ModalScreen[Command | None]):
         self._say("")
         fields = [self._field(f"f{number}", f) for number, f in enumerate(form.fields)]
         inventory = Field("", "Inventory", "", "empty: every node is a workspace on this machine", self._inventory)
+        asked = [
+            self._field(name, Field("", title, "", "", "no", ("no", "yes")))
+            for name, title in (("continue", "Go on after a failed step"), ("clean", "Run the clean targets first"))
+        ]
         await box.mount(
             Label(Text(f"{form.deployment}: {len(fields)} parameters")), *fields, self._field("inventory", inventory),
-            Checkbox("go on after a failed step", id="continue"), Checkbox("clean first", id="clean"),
+            *asked,
         )  # fmt: skip
         self.query_one("#start", Button).disabled = False
         first = box.query("Input, Select").first()
-        first.focus()
+        first.focus(scroll_visible=False)
 
     def _field(self, name: str, field: Field) -> Widget:
         title = Text(field.name, "bold")
@@ -143,7 +147,7 @@ class StartForm(ModalScreen[Command | None]):
         flags = [
             flag
             for name, flag in (("continue", "--continue-on-error"), ("clean", "--clean-first"))
-            if self.query_one(f"#{name}", Checkbox).value
+            if self.query_one(f"#{name}", Select).value == "yes"
         ]
         self.dismiss(commands.start(str(form.spec), values, [inventory] if inventory else [], flags))
 
