@@ -15,6 +15,7 @@ nsenter util-linux
 storescp dcmtk
 etcd etcd-server
 etcdctl etcd-client
+faketime faketime
 sudo sudo
 LIST
 [ -n "$missing" ] || exit 0
