@@ -20,7 +20,7 @@ BOOTSTRAP = 'import os,json;f=os.fdopen(0,"rb",0);h=json.loads(f.readline().deco
 
 _MAIN = "from testbed.agent.__main__ import main\n\nraise SystemExit(main())\n"
 _PACKAGE = f'"""What testbed keeps on a node."""\n\n__version__ = "{testbed.__version__}"\n'
-_NOT_SENT = ("coord/memory.py", "agent/archive.py", "agent/boot.py")
+_NOT_SENT = ("coord/memory.py", "coord/peeking.py", "agent/archive.py", "agent/boot.py")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 

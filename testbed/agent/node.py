@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import IO, Any, Callable, Dict, List, Optional, Sequence
+from typing import IO, TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence
 
 from testbed.agent import environment
 from testbed.agent.answer import BUSY, ETCD, Trouble
@@ -36,8 +36,14 @@ from testbed.coord.store import Change, Lease, Put, Span, Store, StoreError, Unc
 from testbed.coord.wire import Client
 from testbed.events import ABORT, FINALISE, NodeEnded, NodeStarted, Notice, ValueSet
 
+if TYPE_CHECKING:  # loaded when somebody peeks for the first time
+    from testbed.agent.peek import Peeks
+
 LAST_WORDS = 5.0
 """Seconds that etcd may take for the last words of an agent that was told to end."""
+
+LAST_LOOK = 1.0
+"""Seconds that the end of a node may wait for what those who peek at it have still to be shown."""
 
 
 def serve(plan: Plan, workspace: Workspace, archive: str, go: int, told: IO[bytes]) -> int:
@@ -104,6 +110,7 @@ class Node:
         self._doing = Doing(workspace, self._waits, self._outbox, self._keys, plan.node)
         self._scope = _Telling(self._store, plan, self._feed, self._outbox, self._lease, self._waits)
         self._session: Optional[Session] = None
+        self._peeks: Optional[Peeks] = None
         self._told = self._patient = False
         self._cleared = False
         self.identity: Dict[str, Any] = {
@@ -166,6 +173,8 @@ class Node:
         ended = self._outbox.record(NodeEnded, verdict=verdict, reason=reason)
         delivery = Delivery(self._plan, self._workspace, self._archive, self._store, self._outbox, self._inbox)
         packed = delivery.pack()
+        if self._peeks is not None:
+            self._peeks.finish(LAST_LOOK)
         sent = lifecycle.heard and delivery.send(packed)
         self._outbox.send(ended)
         if not self._say_last_words():
@@ -231,6 +240,10 @@ class Node:
                 self._inbox.put(Flagged(name, flag.by, flag.why))
 
     def _hear_told(self, changes: Sequence[Change]) -> None:
+        asks = self._keys.asks(self._plan.node)
+        asked = [change for change in changes if change.key.startswith(asks)]
+        if asked:
+            self._show(asked)
         for change in changes:
             if change.key == self._keys.home(self._plan.node):
                 self._inbox.put(Home())
@@ -242,6 +255,19 @@ class Node:
                     self._inbox.put(Served(int(told["serial"]), str(told["verdict"]), str(told["reason"])))
                 except (ValueError, TypeError, KeyError) as error:
                     print(f"passed over {change.key}: {error!r}", file=sys.stderr)  # noqa: T201  the agent's log
+
+    def _show(self, asked: Sequence[Change]) -> None:
+        """Let those who peek see; the run goes on whatever becomes of that."""
+        try:
+            if self._peeks is None:
+                from testbed.agent.peek import Peeks
+
+                self._peeks = Peeks(self._plan, self._workspace, self._store)
+            self._peeks.hear(asked)
+        except Exception:  # noqa: BLE001  this is the thread that hears the run's flags
+            import traceback
+
+            traceback.print_exc()
 
     def _raise_flag(self, name: str, why: str, cause: Dict[str, Any]) -> None:
         """After all that was said before it, so that the cause is read before the flag."""

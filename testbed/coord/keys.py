@@ -110,6 +110,35 @@ class RunKeys:
         """The controller's word that the results are home: the agent removes its workspace and leaves."""
         return self.told(node) + "home"
 
+    def asks(self, node: str) -> str:
+        """Prefix of the requests to see what the node's steps write, among what it is told; see docs/peek.md."""
+        return self.told(node) + "peek/"
+
+    def ask(self, node: str, request: str) -> str:
+        """A request for output, on its client's lease: JSON, see `testbed.coord.chunks.Ask`."""
+        return f"{self.asks(node)}{request}/ask"
+
+    def confirmed(self, node: str, request: str) -> str:
+        """How many chunks of a request its client has done with, in decimal; on the client's lease."""
+        return f"{self.asks(node)}{request}/confirmed"
+
+    def chunks(self, request: str, node: str = "") -> str:
+        """Prefix of what a request is answered by all nodes, or by one."""
+        return f"{self.prefix}peeked/{request}/" + (f"{node}/" if node else "")
+
+    def chunk(self, request: str, node: str, number: int) -> str:
+        """A chunk of output, on the client's lease; numbers begin with 0."""
+        return f"{self.chunks(request, node)}{number:012d}"
+
+    def streamed(self, node: str) -> str:
+        """Written by the node whenever it has streamed so much output that etcd should forget the old of it."""
+        return f"{self.prefix}streamed/{node}"
+
+    @property
+    def all_streamed(self) -> str:
+        """Prefix of `streamed` of all nodes."""
+        return self.prefix + "streamed/"
+
     def left(self, node: str) -> str:
         """The agent's last word: nothing of the node is left on its machine."""
         return f"{self.nodes}{node}/left"
