@@ -26,6 +26,7 @@ from testbed.run.executor import (
     BurstOutcome,
     TaskResult,
 )
+from testbed.run.remote import BURST
 
 CHECK = "check"
 """The phase that is no part of a run: `testbed doctor` looks at machines."""
@@ -37,9 +38,6 @@ PLAYBOOKS = {
     CHECK: "testbed-check.yml",
 }
 """The playbook of each phase, in the run's ``playbooks/``."""
-
-MARK = "TESTBED_BURST"
-"""The environment variable that all processes of a burst on this machine have; agents drop it."""
 
 SWEEP_GRACE = 2.0
 """Seconds between TERM and KILL for what a cancelled burst left."""
@@ -135,7 +133,7 @@ class AnsibleBursts:
                 playbook=PLAYBOOKS[burst.phase],
                 inventory=str(self._inventory),
                 extravars={"testbed_batch": list(burst.nodes), "testbed_steps": dict(burst.steps)},
-                envvars={**self._environment, MARK: mark},
+                envvars={**self._environment, BURST: mark},
                 forks=min(len(burst.nodes), self._forks),
                 settings={"pexpect_timeout": _CANCEL_CHECK, "suppress_ansible_output": True},
                 event_handler=on_event,
@@ -153,7 +151,7 @@ class AnsibleBursts:
 
         def left() -> list[process.Process]:
             # The connections that ssh keeps open are other bursts' too.
-            found = process.find((), (f"{MARK}={mark}".encode(),))
+            found = process.find((), (f"{BURST}={mark}".encode(),))
             return [p for p in found if not p.command.startswith("ssh: ")]
 
         process.stop(left, SWEEP_GRACE)

@@ -13,6 +13,10 @@ COMMON = "-common.json"
 MARK = "TESTBED: "
 """What the line begins with that carries an answer; all else on stdout is noise (banners, become's chatter)."""
 
+BURST = "TESTBED_BURST"
+"""The environment variable that all processes of a burst on this machine have, but for what is the agent's own: it is
+not stopped with Ansible."""
+
 INTERPRETERS = (
     "python3",
     *(f"python3.{minor}" for minor in range(15, 7, -1)),
@@ -22,7 +26,7 @@ INTERPRETERS = (
 )
 """Where a Python is looked for when the inventory names none."""
 
-_UNMARK = "unset TESTBED_RUN TESTBED_NODE; "
+_UNMARK = f"unset TESTBED_RUN TESTBED_NODE {BURST}; "
 # Processes of a run are known by these two, and what is started here belongs to nobody's step, even if one starts it.
 
 _NO_PYTHON = json.dumps({"ok": False, "cause": "no_python", "reason": "no Python 3.8 or newer was found"})
