@@ -45,6 +45,13 @@ class Machine:
         self.scope = Scope(self.store, run, "controller")
         self.workspace = Workspace(str(root / "lab" / run / "n0"))
 
+    def rename(self, run: str) -> None:
+        """Take part in that run instead of one's own."""
+        self.run, self.keys = run, RunKeys(run)
+        self.scope.close()
+        self.scope = Scope(self.store, run, "controller")
+        self.workspace = Workspace(str(self.root / "lab" / run / "n0"))
+
     def plan(self, *steps: PlannedStep, **changes: Any) -> Plan:
         """A plan for node n0 of two."""
         peers = [Peer("n0", 0, "n", "here", "127.0.0.1", ["a"]), Peer("n1", 1, "n", "there", "192.0.2.7", ["a"])]
