@@ -84,18 +84,18 @@ def write_inventory(directory: RunDirectory, plan: RunPlan, inventory: dict[str,
 
     ``inventory`` is `testbed.inventory.for_nodes`'s; every node gets what the shipped actions need to know.
     """
-    names = [p.node.name for p in plan.nodes]
     for node in plan.nodes:
         variables = inventory["all"]["hosts"].setdefault(node.node.name, {}) or {}
         inventory["all"]["hosts"][node.node.name] = variables
         variables["testbed"] = {
-            "run": plan.run, "node": node.node.name, "index": node.node.index, "nodes": names,
-            "workspace": node.workspace,
+            "run": plan.run, "node": node.node.name, "index": node.node.index,
+            "nodes": "{{ testbed_nodes }}", "workspace": node.workspace,  # there once, not in every node's
         }  # fmt: skip
         variables["testbed_workspace"] = node.workspace
         variables["testbed_become"] = node.node.become
         variables["testbed_results"] = str(directory.nodes / node.node.name / "results.tar.gz")
     common = inventory["all"].setdefault("vars", {})
+    common["testbed_nodes"] = [p.node.name for p in plan.nodes]
     common["params"] = dict(plan.deployment.parameters)
     common["testbed_private"] = str(directory.private)
     common["testbed_spec_dir"] = str(plan.deployment.path.resolve().parent)
