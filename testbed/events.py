@@ -100,7 +100,7 @@ class MachineFailed(Event):
     """A machine could not do its part; a lab's fault.
 
     ``cause`` is one of unreachable, login, host_key, no_python, disk_full, read_only, permission, become, etcd,
-    ansible, lost.
+    ansible, lost. ``excused``: by its policy the others go on without the node.
     """
 
     kind: ClassVar[str] = "machine_failed"
@@ -109,6 +109,7 @@ class MachineFailed(Event):
     reason: str
     tried: str
     advice: str
+    excused: bool = False
 
 
 @dataclass(frozen=True)
@@ -230,10 +231,11 @@ class NodeEnded(Event):
 
 @dataclass(frozen=True)
 class NodeLost(Event):
-    """The agent is gone without a word: its lease ran out."""
+    """The agent is gone without a word: its lease ran out; ``excused``: by its policy the others go on without it."""
 
     kind: ClassVar[str] = "node_lost"
     reason: str
+    excused: bool = False
 
 
 @dataclass(frozen=True)
@@ -315,8 +317,8 @@ def _fits(declared: str, value: Any) -> bool:
     """Whether ``value`` is of the declared type; numbers must also be finite and exact as a float."""
     if declared.startswith("Optional["):
         return value is None or _fits(declared[9:-1], value)
-    if declared == "str":
-        return isinstance(value, str)
+    if declared in ("str", "bool"):
+        return isinstance(value, str if declared == "str" else bool)
     if declared in ("int", "float"):
         return isinstance(value, int if declared == "int" else (int, float)) and -_BOUND <= value <= _BOUND
     if declared == "List[str]":

@@ -7,7 +7,7 @@ Unix seconds (null where unknown), durations seconds::
      "started_at", "ended_at", "duration",
      "first_cause": CAUSE | null, "induced": [CAUSE], "further": [CAUSE],
      "nodes": [{"name", "index", "machine", "address", "configurations", "state", "verdict", "reason", "results",
-                "step", "since", "waits": [{"what", "names", "since", "timeout"}],
+                "excused", "step", "since", "waits": [{"what", "names", "since", "timeout"}],
                 "targets": [{"target", "configuration", "verdict", "reason", "exit_code", "duration", "started_at"}],
                 "steps": [{"target", "configuration", "step", "verdict", "reason", "exit_code", "duration",
                            "started_at"}]}],
@@ -93,6 +93,7 @@ def _node(node: NodeState, judgement: Judgement, over: bool) -> dict[str, Any]:
         "verdict": (judged.verdict if over else node.verdict) if done else None,
         "reason": (judged.reason if over else node.reason) if done else "",
         "results": node.results or None,
+        "excused": node.excused > 0,
         "step": str(node.current.key) if node.current else None,
         "since": node.since,
         "waits": [

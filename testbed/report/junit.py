@@ -78,22 +78,22 @@ def _suite(state: RunState, node: NodeState, judged: NodeJudgement, nodes: Path)
         suite.add_property(key, xml_text(value))
     where = f"{state.deployment}.{node.name}" if state.deployment else node.name
     for target in judged.targets:
-        suite.append(_case(where, node.name, target, nodes))
+        suite.append(_case(where, node, target, nodes))
     told = {t.verdict for t in judged.targets}
     if judged.verdict not in (ev.PASSED, ev.SKIPPED) and judged.verdict not in told:
-        suite.append(_node_case(where, judged))
+        suite.append(_node_case(where, judged, node.excused > 0))
     return suite
 
 
-def _case(where: str, node: str, target: TargetJudgement, nodes: Path) -> Any:
+def _case(where: str, node: NodeState, target: TargetJudgement, nodes: Path) -> Any:
     """A case for one target of one configuration; a failing one carries the tail of the step that failed."""
     case = _library().TestCase(
         xml_text(target.target), xml_text(f"{where}.{target.configuration}"), round(target.duration, 3)
     )
     step = target.step or "main"
-    log = step_tail(nodes, node, (target.configuration, target.target, step), LOG_LINES, LOG_SIZE)
+    log = step_tail(nodes, node.name, (target.configuration, target.target, step), LOG_LINES, LOG_SIZE)
     message = f"{target.step}: {target.reason or target.verdict}" if target.step else target.reason
-    result = _result(target.verdict, message, log)
+    result = _result(target.verdict, message, log, node.excused > 0)
     if result is not None:
         case.result = result
     if log:
@@ -101,10 +101,10 @@ def _case(where: str, node: str, target: TargetJudgement, nodes: Path) -> Any:
     return case
 
 
-def _node_case(where: str, judged: NodeJudgement) -> Any:
+def _node_case(where: str, judged: NodeJudgement, excused: bool) -> Any:
     """A case for the node itself, where none of its targets tells what became of it."""
     case = _library().TestCase("node", xml_text(where), 0.0)
-    case.result = _result(judged.verdict, judged.reason, "")
+    case.result = _result(judged.verdict, judged.reason, "", excused)
     return case
 
 
@@ -119,12 +119,13 @@ def _alone(state: RunState, judgement: Judgement) -> Any:
     return suite
 
 
-def _result(verdict: str, message: str, log: str) -> Any:
-    """The element for a verdict; None for passed."""
+def _result(verdict: str, message: str, log: str, excused: bool = False) -> Any:
+    """The element for a verdict, None for passed; a node that the others went on without only skips what it misses."""
     if verdict == ev.PASSED:
         return None
     library = _library()
-    kind = {ev.FAILED: library.Failure, ev.SKIPPED: library.Skipped}.get(verdict, library.Error)
+    other = library.Skipped if excused else library.Error
+    kind = {ev.FAILED: library.Failure, ev.SKIPPED: library.Skipped}.get(verdict, other)
     result = kind(xml_text(message or verdict), verdict)
     if log and kind is not library.Skipped:
         result.text = xml_text("\n".join(log.splitlines()[-20:]))

@@ -40,7 +40,11 @@ def _step_ended(e: ev.StepEnded) -> str:
 
 def _machine_failed(e: ev.MachineFailed) -> str:
     tried = f" (tried {e.tried})" if e.tried else ""
-    return f"machine {e.machine} failed, {e.cause}{_because(e.reason)}{tried}"
+    return f"machine {e.machine} failed, {e.cause}{_without(e.excused)}{_because(e.reason)}{tried}"
+
+
+def _without(excused: bool) -> str:
+    return " (the others go on without it)" if excused else ""
 
 
 def _flag_raised(e: ev.FlagRaised) -> str:
@@ -74,7 +78,7 @@ _SAYING: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.FlagRaised: _flag_raised,
     ev.ProcessesStopped: _processes,
     ev.NodeEnded: lambda e: f"ended {e.verdict}{_because(e.reason)}",
-    ev.NodeLost: lambda e: f"lost{_because(e.reason)}",
+    ev.NodeLost: lambda e: f"lost{_without(e.excused)}{_because(e.reason)}",
     ev.ResultsCollected: lambda e: f"results are home ({e.files} files, {e.size} bytes)",
     ev.ResultsMissing: lambda e: f"results are missing{_because(e.reason)}",
     ev.Notice: lambda e: f"{e.level}: {e.message}",

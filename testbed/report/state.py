@@ -85,7 +85,10 @@ class Cause:
 
 @dataclass(slots=True)
 class NodeState:
-    """One node; ``verdict`` and ``reason`` are its own word (`NodeEnded`), empty before that."""
+    """One node; ``verdict`` and ``reason`` are its own word (`NodeEnded`), empty before that.
+
+    ``excused`` is the place in the stream from which on the others go on without it; 0 where they do not.
+    """
 
     name: str
     index: int = -1
@@ -105,6 +108,7 @@ class NodeState:
     verdict: str = ""
     reason: str = ""
     lost: str = ""
+    excused: int = 0
     failure: Cause | None = None
     results: str = ""
     results_reason: str = ""
@@ -285,6 +289,7 @@ class Fold:
         if event.node:
             node = self._node(event.node)
             node.failure = node.failure or cause
+            self._excuse(node, event.excused)
 
     def _node_started(self, event: ev.NodeStarted) -> None:
         node = self._speaking(event)
@@ -357,6 +362,11 @@ class Fold:
         if not node.verdict:
             node.lost = event.reason or "its agent is gone without a word"
             self._cause("lost", ev.MISSING, event, machine=node.machine, reason=node.lost)
+            self._excuse(node, event.excused)
+
+    def _excuse(self, node: NodeState, excused: bool) -> None:
+        if excused and not node.excused:
+            node.excused = self.state.events
 
     def _results_collected(self, event: ev.ResultsCollected) -> None:
         node = self._node(event.node)

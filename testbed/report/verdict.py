@@ -1,7 +1,8 @@
 """The judgement of a run from its state: one verdict, one exit code, one first cause, and what that induced.
 
 Only what is known to be right passes: a node without its last word or without its results is `missing`, whatever
-else is known of it. Nothing is caught here; a caller turns an exception into the verdict error with exit code 70.
+else is known of it. A node that the others went on without, by its policy, does not decide on the run. Nothing is
+caught here; a caller turns an exception into the verdict error with exit code 70.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Judgement:
 def judge(state: RunState) -> Judgement:
     """What to say of a run that is over; of one that is not, what it would be if nothing more came."""
     nodes = {node.name: _judge_node(node, state) for node in state.in_order}
-    causes = _standing(state)
+    causes = [c for c in _standing(state) if not _excused(c, state)]
     abort = state.flags.get(ev.ABORT)
     if state.exit_code == BUG:
         first: Cause | None = Cause("bug", ev.ERROR, state.events, state.ended_at or 0.0, reason=state.reason)
@@ -96,6 +97,12 @@ def _standing(state: RunState) -> list[Cause]:
         )
     ]
     return sorted(standing, key=lambda c: (c.kind == "results", c.order))
+
+
+def _excused(cause: Cause, state: RunState) -> bool:
+    """Whether the run goes on all the same: what comes of the death of a node that its policy lets die."""
+    node = state.nodes.get(cause.node)
+    return node is not None and 0 < node.excused <= cause.order
 
 
 def _sound(cause: Cause) -> Cause:
@@ -152,7 +159,7 @@ def _silence(state: RunState, nodes: Mapping[str, NodeJudgement]) -> Cause | Non
     if state.verdict == ev.ERROR and state.reason:
         return Cause("run", ev.ERROR, state.events, state.ended_at or 0.0, reason=state.reason)
     for name, judged in nodes.items():
-        if judged.verdict in BAD:
+        if judged.verdict in BAD and not state.nodes[name].excused:
             machine = state.nodes[name].machine
             return Cause("node", judged.verdict, state.events, node=name, machine=machine, reason=judged.reason)
     if not any(judged.verdict == ev.PASSED for judged in nodes.values()):

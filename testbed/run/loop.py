@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from testbed import events
@@ -37,6 +38,7 @@ from testbed.run.freeze import Timing
 from testbed.run.journal import Journal
 from testbed.run.messages import Alarms, BurstDone, EtcdLost, Failed, Interruption, Result, Running
 from testbed.run.phases import Phases
+from testbed.run.policies import Policies
 from testbed.run.rescue import rescue
 
 LINGER = 0.15
@@ -78,6 +80,7 @@ class Loop:
         self._expel = expel
         self._names = [p.node.name for p in plan.nodes]
         self._conductor = Conductor(self._names, plan.deployment.finalise, executor.serves)
+        self._policies = Policies(p.node for p in plan.nodes)
         self._alarms = Alarms()
         self._serial: dict[str, int] = {}
         self._owed: dict[tuple[int, str], int] = {}  # (serve burst, node) -> serial of the wish to answer
@@ -217,8 +220,12 @@ class Loop:
         if self._conductor.phase(node) in (ENDED, COLLECTING, HOME) or self._has_ended(node):
             return
         reason = f"the agent's lease of {self._timing.liveness:g} s ran out: killed, or its machine or network is down"
-        self._lose(node, reason)
-        self._abort(f"node {node} is lost", {"node": node, "verdict": ERROR, "reason": reason})
+        excused = self._policies.lose(node)
+        self._lose(node, reason, excused)
+        if excused:
+            self._go_on_without(node, f"is lost: {reason}")
+        else:
+            self._abort(f"node {node} is lost", {"node": node, "verdict": ERROR, "reason": reason})
 
     def _has_ended(self, node: str) -> bool:
         """Whether the node has said that it ended (spans of one watch may come out of order)."""
@@ -405,18 +412,31 @@ class Loop:
     def _fail_machine(self, node: str, failure: events.MachineFailed) -> None:
         if self._conductor.phase(node) != STARTING:
             return
-        self._journal.record(failure)
+        excused = self._policies.lose(node)
+        self._journal.record(replace(failure, excused=excused))
         self._phases.never_started(node)
         self._conductor.never_started(node)
+        self._tell_gone(node, f"never started: {failure.reason}", excused)
+        if excused:
+            self._go_on_without(node, f"never started: {failure.reason}")
+            return
         self._abort(
             f"machine {failure.machine} failed: {failure.reason}",
             {"node": node, "machine": failure.machine, "verdict": ERROR, "reason": failure.reason},
         )
 
-    def _lose(self, node: str, reason: str) -> None:
-        self._journal.say(events.NodeLost, node, reason=reason)
+    def _lose(self, node: str, reason: str, excused: bool = False) -> None:
+        self._journal.say(events.NodeLost, node, reason=reason, excused=excused)
         self._expel(node)
         self._conductor.ended(node)
+        self._tell_gone(node, f"is lost: {reason}", excused)
+
+    def _tell_gone(self, node: str, why: str, excused: bool) -> None:
+        """Tell who waits for the node that it takes part no more; ``excused``: they need not wait for it."""
+        self._tell(self._keys.gone + node, json.dumps({"why": why, "excused": excused}).encode())
+
+    def _go_on_without(self, node: str, why: str) -> None:
+        self._journal.say(events.Notice, level="warning", message=f"the run goes on without {node}, which {why}")
 
     def _own_limits(self) -> float:
         """Seconds that a node may need by its own rules from an abort to its end, and some more."""

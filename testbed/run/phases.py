@@ -80,8 +80,9 @@ class Phases:
         known = explain(message, self._machines[node])
         return self._failure(node, cause=known.cause, reason=known.reason, tried=known.tried, advice=known.advice)
 
-    def _failure(self, node: str, **told: str) -> events.MachineFailed:
-        return events.MachineFailed(at=time.time(), node=node, machine=self._machines[node].name, **told)
+    def _failure(self, node: str, cause: str, reason: str, tried: str, advice: str) -> events.MachineFailed:
+        machine = self._machines[node].name
+        return events.MachineFailed(time.time(), node, machine, cause, reason, tried, advice)
 
     def unstarted(self, burst: Burst) -> list[str]:
         """The nodes of a start burst of which it told nothing."""

@@ -16,6 +16,7 @@ TEXT = st.text(max_size=8)
 NUMBER = st.floats(-1e9, 1e9)
 VALUES: dict[str, st.SearchStrategy[object]] = {
     "str": TEXT,
+    "bool": st.booleans(),
     "int": st.integers(-(2**40), 2**40),
     "float": NUMBER,
     "Optional[int]": st.none() | st.integers(-(2**40), 2**40),

@@ -67,6 +67,16 @@ def test_a_failing_case_carries_its_log(tmp_path: Path) -> None:
     assert case.findtext("system-out") == "one\nno \ufffd route"
 
 
+def test_a_node_that_may_be_missing_is_no_error(tmp_path: Path) -> None:
+    """What a dead node misses is skipped where its policy lets it die, so that JUnit is as green as the run."""
+    state, judgement = judged("lost-optional-node")
+    junit.write(tmp_path / "junit.xml", state, judgement, tmp_path / "nodes")
+    cases = list(ET.parse(tmp_path / "junit.xml").getroot().iter("testcase"))
+    assert [c for c in cases if c.find("error") is not None or c.find("failure") is not None] == []
+    (missing,) = [c for c in cases if c.get("classname") == "hello.n-1.greeter" and c.get("name") == "test"]
+    assert missing.find("skipped") is not None
+
+
 def test_users_reports_are_merged_under_the_nodes_name(tmp_path: Path) -> None:
     """Users' suites, nested ones too, become suites named after the node, whatever their attributes hold."""
     state, judgement = judged("pass")
