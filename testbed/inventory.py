@@ -26,6 +26,8 @@ _SETTINGS = (
     # a connection whose other end is gone says nothing, and ssh by itself would wait for as long as TCP does
     ("ANSIBLE_SSH_EXTRA_ARGS", "ssh_extra_args", "-o ServerAliveInterval=5 -o ServerAliveCountMax=3"),
 )
+_ONCE = ("ANSIBLE_SSH_ARGS", "ssh_args", "-o ControlMaster=no")
+"""Where a machine is connected to once: a connection kept for a next time is a process more at both ends."""
 _QUIET = {"ANSIBLE_VERBOSITY": "0", "ANSIBLE_DEBUG": "False"}  # they print on stdout, before what is asked for
 _STRICT = {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FATAL": "True", "ANSIBLE_INVENTORY_UNPARSED_FAILED": "True"}
 _PARSERS = re.compile(r"^\[WARNING\]: Failed to parse inventory with '([^']+)' plugin: (.*?)(?=^\[|\Z)", re.M | re.S)
@@ -109,10 +111,11 @@ def load(
 
 
 def ansible_environment(
-    playbook_dir: Path | None, sources: Sequence[str], environment: Mapping[str, str]
+    playbook_dir: Path | None, sources: Sequence[str], environment: Mapping[str, str], once: bool = False
 ) -> dict[str, str]:
     """What to lay over ``environment`` for every Ansible process of a run.
 
+    With ``once`` no machine is expected to be connected to a second time.
     ``ANSIBLE_CONFIG`` is the user's own, else ``ansible.cfg`` beside the spec, else beside the first inventory, else in
     the current folder; without any of them it is not set and Ansible looks in its usual places. As with Ansible,
     a file in a folder that everybody may write to does not count. Settings that keep Ansible quiet, and its
@@ -124,7 +127,7 @@ def ansible_environment(
     if config is not None:
         result["ANSIBLE_CONFIG"] = str(config)
     said = _said(config) if config else _said(Path.home() / ".ansible.cfg") or _said(Path("/etc/ansible/ansible.cfg"))
-    for variable, key, value in _SETTINGS:
+    for variable, key, value in (*_SETTINGS, _ONCE) if once else _SETTINGS:
         if variable not in environment and key not in said:
             result[variable] = value
     if "ANSIBLE_HOST_KEY_CHECKING" not in environment:

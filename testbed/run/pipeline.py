@@ -51,7 +51,7 @@ def prepare(options: Options) -> Request:
     return Request(
         plan=made,
         inventory=node_inventory(made, inventory),
-        ansible_environment=environment_of(options),
+        ansible_environment=environment_of(options, once=not any(node.ansible for node in made.nodes)),
         etcd=options.etcd,
         timing=timing_of(made.deployment),
         junit=options.junit,
@@ -87,9 +87,10 @@ def node_inventory(made: RunPlan, inventory: Inventory | None) -> dict[str, Any]
     return inventories.for_nodes(inventory, {p.node.name: p.machine for p in made.nodes}, made.groups)
 
 
-def environment_of(options: Options) -> dict[str, str]:
-    """What Ansible is told by environment."""
-    environment = inventories.ansible_environment(options.spec.resolve().parent, options.inventories, os.environ)
+def environment_of(options: Options, once: bool = False) -> dict[str, str]:
+    """What Ansible is told by environment; ``once``: it connects to every machine once, as far as can be told."""
+    folder = options.spec.resolve().parent
+    environment = inventories.ansible_environment(folder, options.inventories, os.environ, once)
     if options.vault_password_file:
         environment["ANSIBLE_VAULT_PASSWORD_FILE"] = str(Path(options.vault_password_file).expanduser().absolute())
     return environment
