@@ -163,6 +163,19 @@ def expel(client: Client, run: str, node: str) -> None:
         _drop(client, "user", name)
 
 
+def forget(client: Client, revision: int) -> None:
+    """Have the server forget what of its past was over before that revision; no error if it has. Raises `LabError`.
+
+    Watches that resume from before it must read again what stands, as `testbed.coord.feed.Feed` does.
+    """
+    with _explained(client, "compacting its history"):
+        try:
+            client.call("/v3/kv/compaction", {"revision": str(revision)})
+        except Refused as error:
+            if "has been compacted" not in str(error):
+                raise
+
+
 def borrow_scope(client: Client, run: str) -> None:
     """Check that the client's own user may write the run's keys, of which there are none yet; raises `LabError`."""
     require_authentication(client)

@@ -22,8 +22,12 @@ _OPTIONS = (
     # Signed tokens would all die whenever a user is added. The time to live, in seconds, slides with use.
     "--auth-token=simple",
     "--auth-token-ttl=3600",
-    # A watch may start at any revision of the run, so none is ever dropped.
+    # A watch may start at any revision of the run: nothing is dropped by time, only what output that was looked at
+    # leaves behind.
     "--auto-compaction-retention=0",
+    # Writes after which what was written is dropped from the server's memory, but for the last 5000 (which cannot be
+    # set). The default is 100000: more than a gigabyte where somebody looks at much output.
+    "--snapshot-count=1000",
     # Bytes. Far more than coordination needs; a run that loops on `set` must not fill the operator's disk.
     "--quota-backend-bytes=2147483648",
     "--logger=zap",

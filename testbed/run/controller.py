@@ -19,11 +19,11 @@ from testbed import __version__, events
 from testbed.compile.plan import RunPlan, targets_of
 from testbed.coord.feed import Feed
 from testbed.coord.gateway import connect
-from testbed.coord.keys import RunKeys
+from testbed.coord.keys import RunKeys, end_of
 from testbed.coord.scope import Scope
 from testbed.coord.sender import Sender
 from testbed.coord.session import Session
-from testbed.coord.store import Change, Lease, Put, Store, StoreError
+from testbed.coord.store import Change, Lease, Put, Span, Store, StoreError
 from testbed.errors import SURROUNDINGS, Interrupted, LabError, TestbedError
 from testbed.report.lastwords import complete
 from testbed.report.state import RunState, fold
@@ -233,6 +233,7 @@ def _conduct(
             stack.callback(_close_session, session)
             beginning = appear(session.lease)
             _watch(plan, keys, feed, loop, beginning, lose)
+            _forget_output(keys, feed, scope, beginning, lose)
         except StoreError as error:
             raise LabError(f"etcd failed: {error}", "see etcd.log in the run directory") from error
         stack.enter_context(_mirror(journal, store, keys, lose))
@@ -253,6 +254,15 @@ def _watch(plan: RunPlan, keys: RunKeys, feed: Feed, loop: Loop, revision: int, 
 
     for span in watching.spans(keys, revision):
         feed.follow(span, on_changes, lose)
+
+
+def _forget_output(keys: RunKeys, feed: Feed, scope: OpenScope, revision: int, lose: Callable[[object], None]) -> None:
+    """Have etcd forget the output that was looked at, whenever a node says that it has become much."""
+
+    def on_streamed(changes: Sequence[Change]) -> None:
+        scope.forget(changes[-1].revision)
+
+    feed.follow(Span(keys.all_streamed, end_of(keys.all_streamed), revision), on_streamed, lose)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from testbed.etcd.access import (
     close_scope,
     connect,
     expel,
+    forget,
     open_scope,
     return_scope,
     server_version,
@@ -59,13 +60,15 @@ class EtcdChoice:
 class OpenScope:
     """An open scope: the controller's access to it, and each node's.
 
-    ``on_lost`` registers who is told of its loss. ``expel`` ends the access of a node, and does not wait for it.
+    ``on_lost`` registers who is told of its loss. ``expel`` ends the access of a node; ``forget`` has the run's own
+    etcd forget what was before a revision. Neither waits for it.
     """
 
     controller: Access
     nodes: Mapping[str, Access]
     on_lost: Callable[[Lost], None]
     expel: Callable[[str], None]
+    forget: Callable[[int], None]
 
 
 @contextmanager
@@ -97,15 +100,17 @@ def _on_cluster(
         )
         borrow_scope(client, run)
         stack.callback(_quietly, return_scope, client, run)
-        return OpenScope(cluster.root, dict.fromkeys(nodes, cluster.root), lambda _: None, lambda _: None)
+        shared_access = dict.fromkeys(nodes, cluster.root)
+        return OpenScope(cluster.root, shared_access, lambda _: None, lambda _: None, lambda _: None)
     stack.callback(_quietly, close_scope, client, run)
     users = admit(client, run, nodes)
-    expulsions = stack.enter_context(Expulsions(client, run, lambda: None, notice))
+    upkeep = stack.enter_context(Upkeep(client, run, lambda: None, notice))
     return OpenScope(
         cluster.access_for(own.user, own.password),
         {node: cluster.access_for(u.user, u.password) for node, u in users.items()},
         lambda _: None,
-        expulsions.expel,
+        upkeep.expel,
+        lambda _: None,  # the past of a shared cluster is its administrator's
     )
 
 
@@ -119,29 +124,34 @@ def _on_own_server(
     own = open_scope(client, run)
     users = admit(client, run, tuple(addresses))
     made = {a: server.access_for(a, own.user, own.password) for a in {LOOPBACK, *addresses.values()}}
-    expulsions = stack.enter_context(Expulsions(client, run, server.cut, notice))
+    upkeep = stack.enter_context(Upkeep(client, run, server.cut, notice))
     return OpenScope(
         made[LOOPBACK],
         {n: replace(made[a], user=users[n].user, password=users[n].password) for n, a in addresses.items()},
         lambda lost: server.on_exit(lambda error: lost(error.message.partition("\n")[0])),
-        expulsions.expel,
+        upkeep.expel,
+        upkeep.forget,
     )
 
 
-class Expulsions:
-    """Ends the access of nodes on a thread of its own, as a context manager: what is asked for is done on exit.
+class Upkeep:
+    """What only an administrator of etcd may do, on a thread of its own: what was asked for is done on exit.
 
     ``cut`` ends the connections that a node may have open; it is done once for all nodes that go together.
     """
 
     def __init__(self, client: Client, run: str, cut: Callable[[], None], notice: Notice) -> None:
         self._client, self._run, self._cut, self._notice = client, run, cut, notice
-        self._asked: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="expulsions", daemon=True)
+        self._asked: queue.SimpleQueue[str | int | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="upkeep of etcd", daemon=True)
 
     def expel(self, node: str) -> None:
         """Have the node's access ended soon."""
         self._asked.put(node)
+
+    def forget(self, revision: int) -> None:
+        """Have what was written before that revision and is no more, or stands otherwise now, forgotten soon."""
+        self._asked.put(revision)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -152,12 +162,18 @@ class Expulsions:
         self._thread.join()
 
     def _work(self) -> None:
-        node = self._asked.get()
-        while node is not None:
-            self._try(f"the access of {node} to etcd", partial(expel, self._client, self._run, node))
-            if self._asked.empty():
+        expelled = False
+        asked = self._asked.get()
+        while asked is not None:
+            if isinstance(asked, int):
+                self._try("the past of the run's etcd", partial(forget, self._client, asked))
+            else:
+                self._try(f"the access of {asked} to etcd", partial(expel, self._client, self._run, asked))
+                expelled = True
+            if expelled and self._asked.empty():
                 self._try("the open connections of lost nodes", self._cut)
-            node = self._asked.get()
+                expelled = False
+            asked = self._asked.get()
 
     def _try(self, what: str, end: Callable[[], None]) -> None:
         try:
