@@ -145,8 +145,9 @@ def _playbook(lab: Lab, folder: Path, strategy: str, more: Mapping[str, str]) ->
     (folder / "ansible.cfg").write_text("")  # nothing of the operator's own
     # Kept connections lie in this row's own folder: cold at its start, ended with it. A short path: it is a socket's.
     environment = {
-        "ANSIBLE_CONFIG": str(folder / "ansible.cfg"), "ANSIBLE_PIPELINING": "1", "ANSIBLE_TIMEOUT": "60", "ANSIBLE_FORKS": str(len(lab.hosts)),
-        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(folder / "cp"), "ANSIBLE_LOCAL_TEMP": str(folder / "tmp"), **more,
+        "ANSIBLE_CONFIG": str(folder / "ansible.cfg"), "ANSIBLE_PIPELINING": "1", "ANSIBLE_FORKS": str(len(lab.hosts)),
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(folder / "cp"), "ANSIBLE_LOCAL_TEMP": str(folder / "tmp"),
+        "ANSIBLE_TIMEOUT": "60", **more,
     }  # fmt: skip
     command = [str(PEERS / "bin/ansible-playbook"), "-i", str(lab.inventory), str(folder / "six.yml")]
     return Ready(command, environment)
