@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 def command(
     run: str | None, inventory: tuple[str, ...], replay: str | None, access: Path | None, web: int | None, web_host: str
 ) -> None:
-    """Watch runs, their nodes, logs and coordination, and act on them.
+    """Watch runs on a screen, and act on them.
+
+    It shows all runs, the nodes of one, their logs, how they coordinate, the machines, and the report.
 
     Without RUN it begins with the list of all runs.
     """

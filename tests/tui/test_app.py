@@ -167,10 +167,10 @@ def test_the_report_lists_cases_and_files(recorded: RunDirectory) -> None:
     async def act(app: TestbedApp, pilot: Pilot[None]) -> None:
         await press(app, pilot, "6", "j")
         cases = app.screen.query_one("#casetable", Table)
-        assert "failed" in str(cases.get_row_at(0)[2])
+        assert "failed" in cases.cells_at(0)[2].text
         await press(app, pilot, "l")
         files = app.screen.query_one("#filetable", Table)
-        names = {str(files.get_row_at(n)[0]) for n in range(files.row_count)}
+        names = {files.cells_at(n)[0].text for n in range(files.row_count)}
         assert "nodes/modality-1/reports/done.txt" in names
 
     drive(app_of(recorded), act)
@@ -182,11 +182,11 @@ def test_coordination_has_four_tabs(recorded: RunDirectory) -> None:
     async def act(app: TestbedApp, pilot: Pilot[None]) -> None:
         await press(app, pilot, "4", "k")
         keys = app.screen.query_one("#keytable", Table)
-        assert {str(keys.get_row_at(n)[0]) for n in range(keys.row_count)} >= {"store.ready", "sent.modality-0"}
+        assert {keys.cells_at(n)[0].text for n in range(keys.row_count)} >= {"store.ready", "sent.modality-0"}
         await press(app, pilot, "w")
-        assert "nobody waits" in str(app.screen.query_one("#waittable", Table).get_row_at(0)[0])
+        assert "nobody waits" in app.screen.query_one("#waittable", Table).cells_at(0)[0].text
         await press(app, pilot, "b")
-        assert "no barrier" in str(app.screen.query_one("#barriertable", Table).get_row_at(0)[0])
+        assert "no barrier" in app.screen.query_one("#barriertable", Table).cells_at(0)[0].text
         await press(app, pilot, "t", "plus", "down")
         assert app.screen.query_one(Gantt).zoom == 2
         await press(app, pilot, "minus")

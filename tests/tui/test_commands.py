@@ -92,6 +92,11 @@ def test_a_shell_is_opened_as_ansible_would_log_in() -> None:
     ]  # fmt: skip
 
 
+def test_a_shell_finds_a_workspace_below_the_home() -> None:
+    """``~`` is left to the machine's shell; the rest is quoted."""
+    assert commands.shell(Machine("m", "h"), "~/.testbed/r 1").argv[-1].startswith("cd ~/'.testbed/r 1' ")
+
+
 @pytest.mark.parametrize(
     "machine",
     [

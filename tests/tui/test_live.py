@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -12,11 +13,13 @@ from testbed import events as ev
 from testbed.agent.plan import Access
 from testbed.run.directory import RunDirectory, create, find
 from testbed_tui import commands, deeds
+from testbed_tui.app import TestbedApp
 from testbed_tui.attach import Attachment, attach
 from testbed_tui.courier import Courier
 from testbed_tui.fleet import GONE, LIVE, RunList
 from testbed_tui.launch import Launch
 from testbed_tui.logs import HomeLogs, LogLine, Wanted
+from testbed_tui.screens.dialogs import Ask
 from testbed_tui.sources import DirectorySource, Replay, ScopeSource, Source
 from testbed_tui.views import Picture
 
@@ -97,6 +100,31 @@ def test_a_run_is_watched_acted_upon_and_seen_to_its_end(tmp_path: Path) -> None
     assert run in launch.said(100)
     assert deeds.do(commands.abort(run), here)[0] == 2  # as the command line says of a run that is over
     assert [r.word for r in RunList().read()] == ["passed"]
+
+
+def test_leaving_asks_what_becomes_of_a_run_started_for_the_screen(tmp_path: Path) -> None:
+    """Q asks; "leave it running" leaves, and the run goes on."""
+    spec = tmp_path / "pair.yml"
+    spec.write_text(SPEC)
+    launch = Launch(commands.start(str(spec), {}, []))
+    run = launch.await_run()
+    assert run is not None, launch.said()
+    app = TestbedApp(attach(run), own=launch)
+
+    async def main() -> None:
+        async with app.run_test() as pilot:
+            while not (app.picture.nodes and all(n.waits for n in app.picture.nodes)):
+                await app.told.wait()
+                app.told.clear()
+            await pilot.press("q")
+            await pilot.pause()
+            assert isinstance(app.screen, Ask)
+            await pilot.press("tab", "enter")
+
+    asyncio.run(main())
+    assert launch.process.poll() is None
+    assert deeds.do(commands.finalise(run), attach(run)) == (0, "")
+    assert launch.process.wait(PATIENCE) == 0
 
 
 def test_a_run_that_cannot_start_says_why(tmp_path: Path) -> None:

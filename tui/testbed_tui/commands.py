@@ -70,7 +70,9 @@ def start(spec: str, parameters: Mapping[str, str], inventories: Sequence[str], 
 
 def shell(machine: Machine, workspace: str) -> Command:
     """Open a shell on a node's machine, in its workspace; raises UsageError where ssh cannot be told how."""
-    inside = f"cd {shlex.quote(workspace)} 2>/dev/null; exec ${{SHELL:-sh}} -l" if workspace else "exec ${SHELL:-sh} -l"
+    home = workspace.startswith("~/")  # the machine's shell knows which
+    folder = ("~/" if home else "") + shlex.quote(workspace.removeprefix("~/"))
+    inside = f"cd {folder} 2>/dev/null; exec ${{SHELL:-sh}} -l" if workspace else "exec ${SHELL:-sh} -l"
     if machine.local:
         return Command(SHELL, ("sh", "-c", inside), own=False)
     if machine.connection not in ("ssh", "smart", "paramiko", "paramiko_ssh"):

@@ -67,7 +67,7 @@ class MachinesView(View):
             f"{len(self.owner.machines)} machines ({source})\n{error}".replace("[", "\\[")
         )
 
-    def on_data_table_row_highlighted(self) -> None:
+    def on_table_moved(self) -> None:
         """Tell the whole error of the machine under the cursor."""
         self.refresh_view()
 

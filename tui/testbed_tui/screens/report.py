@@ -76,7 +76,7 @@ class ReportView(View):
         files = [Row(f.name, (Cell(f.name), Cell(f"{f.size:,}", "dim"))) for f in files_of(attachment.directory)]
         self.query_one("#filetable", Table).show((f"file in {attachment.directory.path}", "bytes"), files)
 
-    def on_data_table_row_selected(self) -> None:
+    def on_table_selected(self) -> None:
         """Open what the row tells of."""
         self.action_log()
 

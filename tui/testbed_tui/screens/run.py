@@ -132,11 +132,11 @@ class RunView(View):
             text.append(f"\nwaits for {wait.label}{who}{bound}", "yellow")
         self.query_one("#detail", Static).update(text)
 
-    def on_data_table_row_highlighted(self) -> None:
+    def on_table_moved(self) -> None:
         """Tell more of the node under the cursor."""
         self._show_detail()
 
-    def on_data_table_row_selected(self) -> None:
+    def on_table_selected(self) -> None:
         """Open the node's log."""
         self.action_log()
 

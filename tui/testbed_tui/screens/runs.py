@@ -79,7 +79,7 @@ class RunsView(View):
         }
         return ranks[ORDERS[self._order]]
 
-    def on_data_table_row_selected(self) -> None:
+    def on_table_selected(self) -> None:
         """Open the run."""
         self.action_open()
 

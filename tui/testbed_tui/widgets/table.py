@@ -1,14 +1,22 @@
-"""A table that is told what to show and changes only what is different."""
+"""A table of rows under keys that makes and draws only what is seen, and only where it is different."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from rich.cells import cell_len
-from rich.text import Text
-from textual.widgets import DataTable
-from textual.widgets.data_table import RowDoesNotExist
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual.events import Click
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.reactive import reactive
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+SAMPLE = 300
+"""How many rows are looked at for the widths of columns."""
 
 
 class Cell(NamedTuple):
@@ -29,31 +37,52 @@ Make = Callable[[str], tuple[Cell, ...]]
 """Gives the cells of the row of that key."""
 
 
-CHUNK = 200
-"""How many rows are added at once, so that keys are answered meanwhile."""
-
-
-def _nothing(_: str) -> tuple[Cell, ...]:
-    return ()
-
-
-class Table(DataTable[Text]):
+class Table(ScrollView, can_focus=True):
     """Rows by key, one chosen by the cursor; the cursor stays on its row whatever happens around it."""
 
+    COMPONENT_CLASSES = {"table--head", "table--cursor", "table--even"}
+    DEFAULT_CSS = """
+    Table { background: $surface; }
+    Table > .table--head { background: $panel; text-style: bold; }
+    Table > .table--even { background: $panel 35%; }
+    Table > .table--cursor { background: $primary 45%; text-style: bold; }
+    Table:focus > .table--cursor { background: $block-cursor-background; color: $block-cursor-foreground; }
+    """
+    BINDINGS = [
+        ("up", "go(-1)", ""), ("down", "go(1)", ""), ("pageup", "page(-1)", ""), ("pagedown", "page(1)", ""),
+        ("home", "go(-1000000000)", ""), ("end", "go(1000000000)", ""), ("enter", "select", ""),
+    ]  # fmt: skip
+
+    cursor: reactive[int] = reactive(0)
+
+    class Moved(Message):
+        """The cursor came to another row."""
+
+    class Selected(Message):
+        """Enter was pressed, or the row under the cursor clicked."""
+
     def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id, cursor_type="row", zebra_stripes=True)
+        super().__init__(id=id)
         self._headings: tuple[str, ...] = ()
-        self._shown: dict[str, tuple[Cell, ...]] = {}
-        self._widths: tuple[int, ...] | None = None
-        self._wanted: Sequence[str] = ()
+        self._keys: Sequence[str] = ()
         self._make: Make = _nothing
+        self._widths: list[int] = []
+        self._told: Sequence[int] | None = None
+        self._drawn: dict[str, tuple[Cell, ...]] = {}
+
+    @property
+    def row_count(self) -> int:
+        """How many rows there are."""
+        return len(self._keys)
 
     @property
     def chosen(self) -> str | None:
         """The key of the row under the cursor."""
-        if not self._shown or not self.is_valid_row_index(self.cursor_row):
-            return None
-        return self.coordinate_to_cell_key(self.cursor_coordinate).row_key.value
+        return self._keys[self.cursor] if self.cursor < len(self._keys) else None
+
+    def cells_at(self, row: int) -> tuple[Cell, ...]:
+        """The cells of a row, counted from 0."""
+        return self._make(self._keys[row])
 
     def show(self, headings: Sequence[str], rows: Sequence[Row]) -> None:
         """Show these rows in this order under these headings."""
@@ -65,77 +94,108 @@ class Table(DataTable[Text]):
     ) -> None:
         """The same for many rows: ``make`` gives a row's cells, and is asked for those that are seen only.
 
-        With ``widths``, in cells, a column is as wide as told; else as wide as what was seen in it, which takes a look
-        at all rows whenever something wider comes.
+        ``widths`` in cells; without them a column is as wide as the widest of the first rows.
         """
-        self._make = make
-        if widths is not None and tuple(widths) != self._widths:
-            self._widths, self._headings = tuple(widths), ()
-        before = list(self._shown)
-        if tuple(headings) != self._headings or before != list(keys[: len(before)]):
-            self._rebuild(tuple(headings), keys)
-        self._wanted = keys
-        self._grow(keys)
-
-    def _grow(self, keys: Sequence[str]) -> None:
-        """Add rows that are still missing: some now, the others when the screen had its turn."""
-        if keys is not self._wanted:
-            return
-        have = len(self._shown)
-        self._append(keys[have : have + CHUNK])
-        self._draw()
-        if have + CHUNK < len(keys):
-            self.call_after_refresh(self._grow, keys)
+        chosen = self.chosen
+        same = tuple(headings) == self._headings and keys == self._keys
+        self._headings, self._keys, self._make, self._told = tuple(headings), keys, make, widths
+        if not same:
+            self._follow(chosen)
+        before = list(self._widths)
+        self._measure()
+        if not same or before != self._widths:
+            self.virtual_size = Size(sum(self._widths) + 2 * len(self._widths), len(keys) + 1)
+            self.refresh()
+        else:
+            self._refresh_changed()
 
     def choose(self, key: str) -> None:
         """Move the cursor to the row of that key, if there is one."""
-        try:
-            self.move_cursor(row=self.get_row_index(key))
-        except RowDoesNotExist:
+        if key in self._keys:
+            self.cursor = self._keys.index(key)
+
+    def _follow(self, chosen: str | None) -> None:
+        """Keep the cursor on its row."""
+        if chosen is not None and chosen in self._keys:
+            self.cursor = self._keys.index(chosen)
+        else:
+            self.cursor = min(self.cursor, max(0, len(self._keys) - 1))
+            self.post_message(self.Moved())
+
+    def _measure(self) -> None:
+        if self._told is not None:
+            self._widths = list(self._told)
             return
+        widths = [cell_len(heading) for heading in self._headings]
+        for key in [*self._keys[:SAMPLE], *(self._keys[n] for n in self._seen())]:
+            for n, cell in enumerate(self._make(key)):
+                widths[n] = max(widths[n], cell_len(cell.text))
+        self._widths = widths
 
-    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """Bring what is seen now up to date."""
-        super().watch_scroll_y(old_value, new_value)
-        if round(old_value) != round(new_value):
-            self._draw()
+    def _seen(self) -> range:
+        """The rows that are on the screen."""
+        top = round(self.scroll_y)
+        return range(top, min(len(self._keys), top + max(0, self.size.height - 1)))
 
-    def on_resize(self) -> None:
-        """Bring what is seen now up to date."""
-        self._draw()
+    def _refresh_changed(self) -> None:
+        top = round(self.scroll_y)
+        for number in self._seen():
+            key = self._keys[number]
+            if self._drawn.get(key) != self._make(key):
+                self.refresh(Region(0, number - top + 1, self.size.width, 1))
 
-    def _rebuild(self, headings: tuple[str, ...], keys: Sequence[str]) -> None:
-        chosen, offset = self.chosen, self.scroll_offset
-        self.clear(columns=headings != self._headings)
-        self._shown = {}
-        if headings != self._headings:
-            self._headings = headings
-            for number, heading in enumerate(headings):
-                self.add_column(heading, key=str(number), width=self._widths[number] if self._widths else None)
-        self._append(keys if chosen in keys or offset.y else keys[:CHUNK])
-        if chosen in self._shown:
-            self.move_cursor(row=self.get_row_index(chosen), scroll=False)
-            self.scroll_to(offset.x, offset.y, animate=False)
+    def render_line(self, y: int) -> Strip:
+        """Draw the headings, or a row."""
+        left, top = self.scroll_offset
+        width = self.size.width
+        if y == 0:
+            cells, base = tuple(Cell(h) for h in self._headings), self.get_component_rich_style("table--head")
+        elif y - 1 + top < len(self._keys):
+            number = y - 1 + top
+            key = self._keys[number]
+            self._drawn[key] = cells = self._make(key)
+            if number == self.cursor:
+                base = self.get_component_rich_style("table--cursor")
+                cells = tuple(Cell(cell.text) for cell in cells)
+            else:
+                base = self.get_component_rich_style("table--even") if number % 2 else self.rich_style
+        else:
+            return Strip.blank(width, self.rich_style)
+        segments = [
+            Segment(f" {set_cell_size(cell.text, w)} ", Style.parse(cell.style) if cell.style else None)
+            for cell, w in zip(cells, self._widths, strict=False)
+        ]
+        return Strip(segments).crop(left, left + width).extend_cell_length(width).apply_style(base)
 
-    def _append(self, keys: Sequence[str]) -> None:
-        empty = (Cell(""),) * len(self._headings)
-        blank = [Text() for _ in empty]
-        for key in keys:
-            self.add_row(*blank, key=key)
-            self._shown[key] = empty
+    def watch_cursor(self) -> None:
+        """Bring the row into view, and tell."""
+        top, height = round(self.scroll_y), self.size.height - 1
+        if height > 0 and not top <= self.cursor < top + height:
+            self.scroll_to(y=self.cursor if self.cursor < top else self.cursor - height + 1, animate=False)
+        self.refresh()
+        self.post_message(self.Moved())
 
-    def _draw(self) -> None:
-        """Change those cells that are seen and are not as they should be."""
-        top, keys = max(0, round(self.scroll_y) - 1), list(self._shown)
-        for index in range(top, min(self.row_count, top + max(self.size.height, 1) + 2)):
-            self._update(keys[index])
-
-    def _update(self, key: str) -> None:
-        before, now = self._shown[key], self._make(key)
-        if before == now:
+    def on_click(self, event: Click) -> None:
+        """Go to the row that was clicked; one that is chosen already is selected."""
+        row = event.y - 1 + round(self.scroll_y)
+        if event.y == 0 or row >= len(self._keys):
             return
-        for number, (old, new) in enumerate(zip(before, now, strict=True)):
-            if old != new:
-                wider = self._widths is None and cell_len(new.text) > self.ordered_columns[number].content_width
-                self.update_cell(key, str(number), Text(new.text, new.style, no_wrap=True), update_width=wider)
-        self._shown[key] = now
+        if row == self.cursor:
+            self.post_message(self.Selected())
+        self.cursor = row
+
+    def action_go(self, by: int) -> None:
+        """Move the cursor."""
+        self.cursor = min(max(0, self.cursor + by), max(0, len(self._keys) - 1))
+
+    def action_page(self, by: int) -> None:
+        """Move the cursor by a screen."""
+        self.action_go(by * max(1, self.size.height - 2))
+
+    def action_select(self) -> None:
+        """Choose the row."""
+        self.post_message(self.Selected())
+
+
+def _nothing(_: str) -> tuple[Cell, ...]:
+    return ()
