@@ -6,7 +6,7 @@ import json
 import os
 import time
 from contextlib import suppress
-from typing import Any, Dict, Optional, Tuple, Type
+from typing import Any, Callable, Dict, Optional, Tuple, Type
 
 from testbed.agent.outbox import Outbox
 from testbed.agent.waits import Waits
@@ -19,17 +19,24 @@ _TAIL = 2048  # bytes of a log in which its last line is looked for
 _LINE = 200  # characters of that line that are told
 
 
+STILL = "still "
+"""How a question begins whose answer says more, see docs/coordination.md."""
+
+
 class Doing:
     """Follows the node's own events, and answers whoever asks over the outbox."""
 
     def __init__(self, workspace: Workspace, waits: Waits, outbox: Outbox, keys: RunKeys, node: str) -> None:
         self._workspace, self._waits, self._outbox, self._key = workspace, waits, outbox, keys.doing(node)
         self._step: Optional[Tuple[float, Dict[str, Any]]] = None
+        self.still: Optional[Callable[[], Dict[str, Any]]] = None
         outbox.listen(self._hear)
 
     def answer(self, question: str) -> None:
-        """Tell what the node does, as the answer to that question."""
+        """Tell what the node does, as the answer to that question; after `STILL` also whether it could go on."""
         told: Dict[str, Any] = {"asked": question, "waits": self._waits.now()}
+        if question.startswith(STILL) and self.still is not None:
+            told.update(self.still())
         step = self._step
         if step is not None:
             began, fields = step

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import struct
 import sys
 import threading
 from contextlib import suppress
@@ -25,11 +26,15 @@ class Garbled(ValueError):
 
 
 class Call:
-    """One command that asks: its arguments, its input, and whether it still is there to hear the answer."""
+    """One command that asks: its arguments, its input, and whether it still is there to hear the answer.
+
+    ``caller`` is the process that asks.
+    """
 
     def __init__(self, arguments: List[str], data: bytes, asking: socket.socket) -> None:
         self.arguments, self.data = arguments, data
         self._asking = asking
+        self.caller: int = struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
         self.let_go = False  # it has become another command, and hears no answer
         self._lock = threading.Lock()
         self._gone = False

@@ -39,6 +39,9 @@ from testbed.events import (
 if TYPE_CHECKING:  # few nodes have services, and an agent's start counts
     from testbed.agent.ready import AwaitValue, Probe
 
+MOST_NAMED = 3
+"""How many processes that could go on are named."""
+
 RaiseFlag = Callable[[str, str, Dict[str, Any]], None]
 """Asks for a flag with (name, why, cause); does not wait for etcd."""
 
@@ -72,6 +75,7 @@ class Lifecycle:
         self._halt: Optional[Outcome] = None  # why the node goes no further, but to finalise
         self._finalising = False
         self._lost = False
+        self._rests_on: Optional[int] = None  # the process, or the end of the run (0), without which nothing goes on
         self.told = False  # somebody on the machine wants it to end, and waits for that
         self.verdict, self.reason = PASSED, ""
 
@@ -90,6 +94,21 @@ class Lifecycle:
     def heard(self) -> bool:
         """Whether the controller still hears the node, and nobody wants the agent to end at once."""
         return not (self.told or self._lost)
+
+    def stillness(self) -> Dict[str, Any]:
+        """Whether this node could go on if nobody else did anything: ``{able, ran, open}``; from any thread.
+
+        ``able`` names what could, ``ran`` is another text once any process has run, ``open`` are the waits' numbers.
+        """
+        from testbed.agent.stillness import look
+
+        rests, (numbers, callers) = self._rests_on, self._waits.callers()
+        marks = run_marks(self._plan.run, self._plan.node)
+        able, ran = look(callers, self._scripts.sessions, self._services.sessions, marks)
+        told = list(able.values())[:MOST_NAMED]
+        if rests is None or rests != self._rests_on or (rests and not process.lives(rests)):
+            told.append("its agent")
+        return {"able": told, "ran": ran, "open": numbers}
 
     # --- the order of things ------------------------------------------------------------------------------------
 
@@ -146,8 +165,10 @@ class Lifecycle:
         if self._halt is not None or self._finalising:
             return
         wait = self._waits.begin(FINALISE, [FINALISE], max(0.0, self._deadline - time.monotonic()))
+        self._rests_on = 0
         while not self._finalising and self._halt is None:
             self._heed(self._next(self._deadline))
+        self._rests_on = None
         self._waits.end(wait, "met" if self._finalising else "aborted")
 
     def _finalise(self, steps: List[PlannedStep]) -> None:
@@ -215,7 +236,9 @@ class Lifecycle:
             main = self._scripts.start(step, log_name(step), step.script)
         except (OSError, ValueError) as error:
             return _unstarted(error)
+        self._rests_on = main.pid
         code = self._await_exit(main.pid, limit.at, obey)
+        self._rests_on = None
         if code is not None:
             return Outcome(PASSED if code == 0 else FAILED, code, describe(code))
         why = self._stopped(limit, obey)

@@ -164,6 +164,7 @@ class Node:
             self._plan, self._workspace, env, self._inbox, self._outbox, self._waits, self._raise_flag,
             lambda key, cancel: self._scope.wait(key, None, cancel), started,
         )  # fmt: skip
+        self._doing.still = lifecycle.stillness
         verdict, reason = lifecycle.run()
         endpoint.close()
         os.unlink(self._workspace.own(ENDPOINT))
@@ -279,7 +280,8 @@ class Node:
         call.listen(cancel.fire)
         caller = Caller(call.data, cancel, call.emit, partial(self._run_held, call))
         try:
-            reply = run(call.arguments, self._scope, caller)
+            with self._waits.on_behalf(call.caller):
+                reply = run(call.arguments, self._scope, caller)
         except Exception:  # noqa: BLE001  the command must hear something, and the agent go on
             import traceback
 

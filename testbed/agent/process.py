@@ -67,35 +67,41 @@ def find(sessions: Collection[int], marks: Collection[bytes] = ()) -> List[Proce
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
-        session = _session(name)
+        session = session_of(name)
         if session is None or session == own:
             continue
-        if session in sessions or (marks and _has_marks(name, marks)):
+        if session in sessions or (marks and has_marks(name, marks)):
             found.append(Process(int(name), _command(name)))
     return found
 
 
-def _session(pid: str) -> Optional[int]:
+def lives(pid: int) -> bool:
+    """Whether there is such a process that has not ended."""
+    return session_of(str(pid)) is not None
+
+
+def session_of(pid: str) -> Optional[int]:
     """The session of a process; None if it is dead."""
-    fields = _read(pid, "stat").rpartition(b")")[2].split()
+    fields = read(pid, "stat").rpartition(b")")[2].split()
     if len(fields) < 4 or fields[0] in (b"Z", b"X"):
         return None
     return int(fields[3])
 
 
-def _has_marks(pid: str, marks: Collection[bytes]) -> bool:
-    environment = _read(pid, "environ")
+def has_marks(pid: str, marks: Collection[bytes]) -> bool:
+    """Whether the environment that a process was started with holds all ``marks``."""
+    environment = read(pid, "environ")
     return bool(environment) and set(marks) <= set(environment.split(b"\0"))
 
 
 def _command(pid: str) -> str:
     """The command line as harmless text of at most 200 characters; its name where it shows none."""
-    raw = _read(pid, "cmdline").rstrip(b"\0") or b"[" + _read(pid, "comm").strip() + b"]"
+    raw = read(pid, "cmdline").rstrip(b"\0") or b"[" + read(pid, "comm").strip() + b"]"
     text = raw[:800].replace(b"\0", b" ").decode("utf-8", "replace")
     return "".join(c if c.isprintable() else "?" for c in text)[:200]
 
 
-def _read(pid: str, name: str) -> bytes:
+def read(pid: str, name: str) -> bytes:
     """A file of ``/proc``; empty where the process is gone or another user's."""
     try:
         with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:

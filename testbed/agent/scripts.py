@@ -20,6 +20,11 @@ class Scripts:
         self._workspace, self._environment, self._ended = workspace, dict(environment), ended
         self._mains: List[subprocess.Popen[bytes]] = []
 
+    @property
+    def sessions(self) -> List[int]:
+        """The sessions of all main processes."""
+        return [main.pid for main in self._mains]
+
     def start(self, step: PlannedStep, name: str, text: str) -> subprocess.Popen[bytes]:
         """Run a script for a step; ``name`` is the script's, and its logs'. Raises OSError, ValueError."""
         main = process.launch(

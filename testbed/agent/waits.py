@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from testbed.agent.outbox import Outbox
 from testbed.coord.keys import RunKeys
@@ -20,7 +21,17 @@ class Waits:
         self._outbox, self._keys, self._node = outbox, keys, node
         self._lock = threading.Lock()
         self._count = 0
-        self._open: Dict[int, Tuple[float, str, List[str]]] = {}
+        self._open: Dict[int, Tuple[float, str, List[str], int]] = {}
+        self._caller = threading.local()
+
+    @contextmanager
+    def on_behalf(self, caller: int) -> Iterator[None]:
+        """Whatever begins on this thread meanwhile is waited for by that process."""
+        self._caller.pid = caller
+        try:
+            yield
+        finally:
+            self._caller.pid = 0
 
     def begin(
         self, what: str, names: List[str], timeout: Optional[float], details: Optional[Mapping[str, Any]] = None
@@ -31,7 +42,7 @@ class Waits:
         """
         with self._lock:
             wait, self._count = self._count, self._count + 1
-            self._open[wait] = (time.monotonic(), what, names)
+            self._open[wait] = (time.monotonic(), what, names, getattr(self._caller, "pid", 0))
         since = time.time()
         until = None if timeout is None else since + timeout
         told = {"what": what, "names": names, "since": since, "until": until, **(details or {})}
@@ -59,4 +70,13 @@ class Waits:
         """What the node waits for right now: ``{what, names, for}`` each, ``for`` in seconds, the longest first."""
         with self._lock:
             waits = list(self._open.values())
-        return [{"what": w, "names": n, "for": round(time.monotonic() - began, 1)} for began, w, n in waits]
+        return [{"what": w, "names": n, "for": round(time.monotonic() - began, 1)} for began, w, n, _ in waits]
+
+    def callers(self) -> Tuple[List[int], Dict[int, int]]:
+        """The numbers of the open waits, and how many of them each process has, 0 standing for the agent."""
+        with self._lock:
+            waits = dict(self._open)
+        counts: Dict[int, int] = {}
+        for _, _, _, caller in waits.values():
+            counts[caller] = counts.get(caller, 0) + 1
+        return list(waits), counts
