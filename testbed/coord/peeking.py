@@ -75,10 +75,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Gone:
-    """Nothing more comes from a node; ``well``: because it, or what was asked for, has ended."""
+    """Nothing more comes from a node.
+
+    ``well``: because it, or what was asked for, has ended; ``whole``: all that was asked for was shown.
+    """
 
     reason: str
     well: bool
+    whole: bool = False
 
 
 Seen = Tuple[str, Union[Begun, Output, Ended, Note, AnsibleTask, Gone]]
@@ -312,7 +316,7 @@ class Peek:
     def _show(self, node: _Node, frame: Frame) -> Iterator[Seen]:
         if isinstance(frame, Note):
             node.done = frame.over
-            yield node.name, Gone(frame.text, well=True) if frame.over else frame
+            yield node.name, Gone(frame.text, well=True, whole=True) if frame.over else frame
         elif isinstance(frame, Ended):
             if frame.step not in node.ended:
                 node.ended.add(frame.step)

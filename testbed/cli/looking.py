@@ -1,0 +1,196 @@
+"""What is seen of a run's steps, wherever it is: live from the nodes, and from the run directory once it is home."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from testbed.agent.plan import Access
+from testbed.agent.shown import last_lines
+from testbed.coord.chunks import ERR, FROM_START, OUT, PIECE, RUNNING, Begun, Ended, Note, Output, matches
+from testbed.coord.peeking import Gone, Peek, Seen, Wanted
+from testbed.coord.store import Denied, StoreError
+from testbed.errors import LabError
+from testbed.events import AnsibleTask
+from testbed.report.files import open_regular
+from testbed.report.state import NodeState, StepState
+from testbed.run.directory import RunDirectory
+
+PATIENCE = 60.0
+"""Seconds that etcd, or a node, may be out of reach where nothing else is said."""
+
+_HOME = 30.0  # seconds that the logs of a node which has ended may take to come home
+
+
+@dataclass
+class Look:
+    """One look at a run: iterate for what is seen. ``directory`` and ``access``: None where there is none.
+
+    What the nodes could not show any more is read from the directory, where there is one.
+    """
+
+    run: str
+    wanted: Wanted
+    directory: RunDirectory | None
+    access: Access | None
+    failed: bool = False  # some node was lost, or out of reach
+    ends: dict[tuple[str, str, str], int] = field(
+        default_factory=dict
+    )  # (node, step, stream) -> bytes shown up to there
+    _over: set[tuple[str, str]] = field(default_factory=set)  # (node, step) whose end was shown
+    _peek: Peek | None = None
+
+    def __iter__(self) -> Iterator[Seen]:
+        left = dict.fromkeys(self.wanted.nodes, "")
+        if self.access is not None:
+            yield from self._live(self.access, left)
+        if self.directory is None:
+            for node in left:
+                yield node, Note("what it wrote last is in the run directory of its controller")
+            return
+        if self.access is not None and left:
+            self._await_home(self.directory, list(left))
+        for node in left:
+            yield from self._archived(self.directory, node)
+
+    def close(self) -> None:
+        """Let the live part end; from any thread."""
+        if self._peek is not None:
+            self._peek.close()
+
+    # --- live ---------------------------------------------------------------------------------------------------
+
+    def _live(self, access: Access, left: dict[str, str]) -> Iterator[Seen]:
+        """What the nodes show; those that showed all of it are taken out of ``left``."""
+        from testbed.coord.gateway import connect
+
+        patience = PATIENCE if self.wanted.patience is None else self.wanted.patience
+        with closing(connect(access, max(patience, 1.0))) as store:
+            self._peek = Peek(store, self.run, self.wanted)
+            try:
+                for node, seen in self._peek:
+                    yield from self._pass_on(node, seen)
+                    if isinstance(seen, Gone):
+                        self.failed = self.failed or not seen.well
+                        if seen.whole:
+                            left.pop(node, None)
+            except Denied as error:
+                raise LabError(f"etcd refuses: {error}", "check user and password: --user, --password-file") from error
+            except StoreError as error:
+                if self.directory is None or self.directory.access.exists():
+                    raise LabError(f"the run's etcd is gone: {error}", "see `testbed status`") from error
+
+    def _pass_on(self, node: str, seen: object) -> Iterator[Seen]:
+        match seen:
+            case AnsibleTask():
+                step = f"{seen.configuration}.{seen.target}.{seen.step}"
+                if self.directory is None:
+                    yield node, seen
+                else:
+                    yield from self._rest(self.directory, node, step, (OUT,))
+            case Output(step, stream, offset, data):
+                self.ends[node, step, stream] = offset + len(data)
+                yield node, seen
+            case Ended(step):
+                if self.directory is not None and not seen.out:  # Ansible's: its log is written here
+                    yield from self._rest(self.directory, node, step, (OUT,))
+                self._over.add((node, step))
+                yield node, seen
+            case Begun(step, out, err):
+                self.ends.setdefault((node, step, OUT), out)
+                self.ends.setdefault((node, step, ERR), err)
+                yield node, seen
+            case Note() | Gone():
+                yield node, seen
+
+    # --- from the run directory ---------------------------------------------------------------------------------
+
+    def _await_home(self, directory: RunDirectory, nodes: Sequence[str]) -> None:
+        """Wait until the nodes' logs are home, or will not come."""
+        from testbed.agent.noticing import Noticing
+        from testbed.cli.reading import read_directory
+
+        until = time.monotonic() + _HOME
+        with suppress(OSError), closing(Noticing(str(directory.path))) as noticing:
+            poll = select.poll()
+            poll.register(noticing.descriptor, select.POLLIN)
+            while True:
+                state = read_directory(directory).state
+                if state.verdict or all(state.nodes[n].results for n in nodes if n in state.nodes):
+                    return
+                if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
+                    return
+                noticing.clear()
+
+    def _archived(self, directory: RunDirectory, node: str) -> Iterator[Seen]:
+        """The steps that were asked for, each from where it was shown to last."""
+        from testbed.cli.reading import read_directory
+
+        state = read_directory(directory).state.nodes.get(node)
+        if state is None:
+            return
+        steps = self._asked(state)
+        if not steps:
+            yield node, Note(f"ran no step {self.wanted.step or ''}".rstrip())
+        for number, step in enumerate(steps):
+            name = str(step.key)
+            at = {s: self._start(directory, node, name, s, first=not number) for s in self.wanted.streams}
+            if (node, name) not in self._over:
+                yield node, Begun(name, at.get(OUT, 0), at.get(ERR, 0))
+            for stream in self.wanted.streams:
+                self.ends[node, name, stream] = at[stream]
+            yield from self._rest(directory, node, name, self.wanted.streams)
+            if step.verdict and (node, name) not in self._over:
+                yield node, Ended(name, step.verdict, step.exit_code, step.reason)
+
+    def _asked(self, node: NodeState) -> list[StepState]:
+        """The steps that were asked for and ran; of the running one and those after it, what is still to be shown."""
+        ran = [s for s in node.steps.values() if s.started_at is not None and matches(self.wanted.step, str(s.key))]
+        place = self.wanted.positions.get(node.name)
+        first = next((n for n, s in enumerate(ran) if place is not None and str(s.key) == place.step), 0)
+        if self.wanted.step == RUNNING and place is None:
+            shown = [n for n, s in enumerate(ran) if any(key[:2] == (node.name, str(s.key)) for key in self.ends)]
+            first = shown[0] if shown else len(ran) - 1
+        return ran[max(first, 0) :]
+
+    def _start(self, directory: RunDirectory, node: str, step: str, stream: str, first: bool) -> int:
+        """Where a log is read from: where it was shown to last, or as was asked for."""
+        if (node, step, stream) in self.ends:
+            return self.ends[node, step, stream]
+        place = self.wanted.positions.get(node)
+        if place is not None and place.step == step:
+            return place.out if stream == OUT else place.err
+        if not first or self.wanted.lines == FROM_START:
+            return 0
+        try:
+            descriptor = open_regular(_log(directory, node, step, stream))
+        except OSError:
+            return 0
+        with os.fdopen(descriptor, "rb"):
+            return last_lines(descriptor, self.wanted.lines)
+
+    def _rest(self, directory: RunDirectory, node: str, step: str, streams: Sequence[str]) -> Iterator[Seen]:
+        """What logs at home hold beyond what was shown."""
+        for stream in streams:
+            if stream not in self.wanted.streams:
+                continue
+            key = (node, step, stream)
+            try:
+                descriptor = open_regular(_log(directory, node, step, stream))
+            except OSError:
+                continue  # it did not come home, or there never was one
+            with os.fdopen(descriptor, "rb") as log:
+                log.seek(self.ends.get(key, 0))
+                while data := log.read(PIECE):
+                    at = self.ends.get(key, 0)
+                    self.ends[key] = at + len(data)
+                    yield node, Output(step, stream, at, data)
+
+
+def _log(directory: RunDirectory, node: str, step: str, stream: str) -> Path:
+    return directory.logs(node) / f"{step}.{stream}"
