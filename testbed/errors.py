@@ -20,7 +20,7 @@ class TestbedError(Exception):
     exit_code: ClassVar[int] = 70
     __test__ = False  # the name begins like a test class; pytest should pass it over
 
-    def __init__(self, message: str, help: str = "") -> None:  # noqa: A002  the field's name in diagnostics too
+    def __init__(self, message: str, help: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.help = help
