@@ -20,13 +20,17 @@ if TYPE_CHECKING:
 @click.argument("run")
 @click.argument("node", required=False)
 @click.option("--step", metavar="TARGET", help="Only this target, or step: TARGET, TARGET.STEP or a log file's name.")
-def command(run: str, node: str | None, step: str | None) -> None:
+@click.option("--follow", is_flag=True, help="Go on with what is written while the run lasts, like `testbed peek`.")
+def command(run: str, node: str | None, step: str | None, follow: bool) -> None:
     """Print what the steps of a run wrote.
 
     Several logs are parted by lines `==> NODE LOG <==`. A terminal is shown harmless text; a pipe gets every byte.
     """
     from testbed.cli.reading import read
 
+    if follow:
+        _follow(run, node, step)
+        return
     reading = read(run)
     names = _nodes(reading, node)
     found = [(name, log) for name in names for log in _logs(reading, name) if step is None or _is(log.name, step)]
@@ -39,6 +43,17 @@ def command(run: str, node: str | None, step: str | None) -> None:
         if len(found) > 1:
             click.echo(f"{'' if number == 0 else chr(10)}==> {name} {log.name} <==")
         _print(log)
+
+
+def _follow(run: str, node: str | None, step: str | None) -> None:
+    """Show all steps from their beginning, those to come too."""
+    from testbed.cli import peek
+    from testbed.coord.chunks import EVERY
+
+    nodes = () if node is None else (node,)
+    peek.command.main(
+        [run, *nodes, "--from-start", "--step", step or EVERY], prog_name="testbed logs --follow", standalone_mode=False
+    )
 
 
 def _nodes(reading: Reading, node: str | None) -> list[str]:

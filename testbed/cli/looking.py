@@ -14,7 +14,7 @@ from testbed.agent.plan import Access
 from testbed.agent.shown import last_lines
 from testbed.coord.chunks import ERR, FROM_START, OUT, PIECE, RUNNING, Begun, Ended, Note, Output, matches
 from testbed.coord.peeking import Gone, Peek, Seen, Wanted
-from testbed.coord.store import Denied, StoreError
+from testbed.coord.store import Denied, Store, StoreError
 from testbed.errors import LabError
 from testbed.events import AnsibleTask
 from testbed.report.files import open_regular
@@ -44,6 +44,8 @@ class Look:
     )  # (node, step, stream) -> bytes shown up to there
     _over: set[tuple[str, str]] = field(default_factory=set)  # (node, step) whose end was shown
     _peek: Peek | None = None
+    _store: Store | None = None
+    _ended: bool = False
 
     def __iter__(self) -> Iterator[Seen]:
         left = dict.fromkeys(self.wanted.nodes, "")
@@ -58,10 +60,12 @@ class Look:
         for node in left:
             yield from self._archived(self.directory, node)
 
-    def close(self) -> None:
-        """Let the live part end; from any thread."""
-        if self._peek is not None:
+    def end(self) -> None:
+        """The run is over, and its etcd gone: see to the rest in the directory. From any thread."""
+        self._ended = True
+        if self._peek is not None and self._store is not None:
             self._peek.close()
+            self._store.close()
 
     # --- live ---------------------------------------------------------------------------------------------------
 
@@ -71,7 +75,10 @@ class Look:
 
         patience = PATIENCE if self.wanted.patience is None else self.wanted.patience
         with closing(connect(access, max(patience, 1.0))) as store:
+            self._store = store
             self._peek = Peek(store, self.run, self.wanted)
+            if self._ended:
+                return
             try:
                 for node, seen in self._peek:
                     yield from self._pass_on(node, seen)
@@ -82,7 +89,7 @@ class Look:
             except Denied as error:
                 raise LabError(f"etcd refuses: {error}", "check user and password: --user, --password-file") from error
             except StoreError as error:
-                if self.directory is None or self.directory.access.exists():
+                if not self._ended and (self.directory is None or self.directory.access.exists()):
                     raise LabError(f"the run's etcd is gone: {error}", "see `testbed status`") from error
 
     def _pass_on(self, node: str, seen: object) -> Iterator[Seen]:

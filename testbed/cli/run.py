@@ -24,6 +24,7 @@ from testbed.cli.options import deployment_options, etcd_options, parameters
 @click.option("--continue-on-error", is_flag=True, help="A failed step does not abort the run.")
 @click.option("--clean-first", is_flag=True, help="Run the clean targets before all others.")
 @click.option("--by-hand", is_flag=True, help="Start no node: say which playbook to run by hand for each, and wait.")
+@click.option("--follow", is_flag=True, help="Show on stderr what the steps write, as they write it.")
 @click.option("--tui", is_flag=True, help="Watch the run on a screen; it goes on when the screen is left.")
 def command(**chosen: Any) -> None:
     """Run a deployment and report; the exit code is the verdict's.
@@ -53,7 +54,7 @@ def command(**chosen: Any) -> None:
         junit=chosen["junit"],
         by_hand=chosen["by_hand"],
     )
-    sys.exit(carry_out(options))
+    sys.exit(carry_out(options, chosen["follow"]))
 
 
 def as_words(context: click.Context) -> list[str]:
@@ -81,7 +82,7 @@ def etcd_choice(
     return EtcdChoice(external_cluster(endpoints), binary, advertise, shared_credentials)
 
 
-def carry_out(options: Any) -> int:
+def carry_out(options: Any, follow: bool = False) -> int:
     """Prepare and execute, show progress on stderr and the report on stdout; the exit code."""
     from testbed.cli.progress import progress
     from testbed.cli.terminal import colourful
@@ -92,7 +93,13 @@ def carry_out(options: Any) -> int:
 
     request = prepare(options)
     directory = directories.create(request.plan.run, options.run_dir)
-    with progress(sys.stderr) as show:
+    with _following(request, directory) if follow else progress(sys.stderr) as show:
         outcome = execute(request, directory, show)
     click.echo(report_text(outcome.state, outcome.judgement, directory, colourful(sys.stdout)), nl=False)
     return outcome.judgement.exit_code
+
+
+def _following(request: Any, directory: Any) -> Any:
+    from testbed.cli.following import FollowingProgress
+
+    return FollowingProgress(directory, tuple(p.node.name for p in request.plan.nodes))

@@ -113,6 +113,7 @@ class Lines(Shown):
         self._out, self._raw, self._grep = out, raw, grep
         self._rest: dict[tuple[str, str, str], bytes] = {}
         self._colours = {n: _COLOURS[i % len(_COLOURS)] for i, n in enumerate(nodes)} if colour else {}
+        self._heads: dict[tuple[str, str, str], bytes] = {}
 
     def show(self, node: str, output: Output) -> None:
         """Show the whole lines, and of a line that is being overwritten (a bar of progress) how it is now."""
@@ -142,17 +143,22 @@ class Lines(Shown):
             self.finish(node, step)
 
     def _line(self, key: tuple[str, str, str], raw: bytes) -> None:
-        node, step, stream = key
         text = harmless(raw.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace"))
         if self._grep is not None and not self._grep.search(text):
             return
         shown = raw if self._raw else text.replace("\n", " ").encode("utf-8", "replace")
-        head = b""
-        if self._several:
+        self._out.write(self._before(key) + shown + b"\n")
+
+    def _before(self, key: tuple[str, str, str]) -> bytes:
+        """Node and step, where lines of several nodes are shown."""
+        if not self._several:
+            return b""
+        if key not in self._heads:
+            node, step, stream = key
             words = f"{harmless_line(node)} {harmless_line(step)} {'!' if stream == ERR else '|'} "
             colour = self._colours.get(node)
-            head = (f"\x1b[{colour}m{words}\x1b[0m" if colour else words).encode()
-        self._out.write(head + shown + b"\n")
+            self._heads[key] = (f"\x1b[{colour}m{words}\x1b[0m" if colour else words).encode()
+        return self._heads[key]
 
 
 def show_all(seen: Any, shown: Shown) -> None:
