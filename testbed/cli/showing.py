@@ -121,9 +121,10 @@ class Lines(Shown):
         *lines, rest = (self._rest.pop(key, b"") + output.data).split(b"\n")
         for line in lines:
             self._line(key, line)
-        if b"\r" in rest[:-1]:
-            overwritten, _, rest = rest.rpartition(b"\r") if not rest.endswith(b"\r") else (rest[:-1], b"", b"")
+        overwritten, back, last = rest[:-1].rpartition(b"\r")  # a return at the end may belong to a line end
+        if back:
             self._line(key, overwritten)
+            rest = last + rest[-1:]
         while len(rest) > LONGEST:
             self._line(key, rest[:LONGEST])
             rest = rest[LONGEST:]
