@@ -11,7 +11,7 @@ from testbed import events as ev
 from testbed.run.directory import RunDirectory
 from testbed_tui.flow import critical_path, wait_graph
 from testbed_tui.state import Board
-from testbed_tui.views import BARRIER, VALUE, KeyChange
+from testbed_tui.views import BARRIER, VALUE, WAITING, KeyChange
 
 CASES = sorted((Path(__file__).parent.parent / "cases" / "events").glob("*.jsonl"))
 
@@ -83,7 +83,7 @@ def test_a_barrier_tells_who_is_missing() -> None:
     """Of each use of a barrier it is known who has come and who has not, from events and from keys."""
     board = board_of(*(node(n, i) for i, n in enumerate("abc")))
     board.add(ev.WaitStarted(2.0, "a", 0, "barrier", ["gate"], None))
-    board.change(KeyChange(BARRIER, "gate/0/b", b"", 7, 0.0))
+    board.change(KeyChange(BARRIER, "gate/00000000/b", b"", 7, 0.0))
     (barrier,) = board.picture().barriers
     assert (barrier.arrived, barrier.missing, barrier.open) == (("a", "b"), ("c",), False)
     board.add(ev.WaitEnded(3.0, "a", 0, "met", 1.0))
@@ -91,6 +91,23 @@ def test_a_barrier_tells_who_is_missing() -> None:
     first, second = board.picture().barriers
     assert first.open
     assert (second.generation, second.arrived) == (1, ("a",))
+
+
+def test_a_barrier_of_few_misses_those_few_only() -> None:
+    """Who is to meet is read from what a blocked node wrote; who gives up has not arrived."""
+    board = board_of(*(node(n, i) for i, n in enumerate("abc")))
+    board.add(ev.WaitStarted(2.0, "a", 0, "barrier", ["g/1"], None))
+    told = {"what": "barrier", "names": ["g/1"], "participants": ["a", "c"], "count": None}
+    board.change(KeyChange(WAITING, "a/0", json.dumps(told).encode(), 6, 0.0))
+    board.change(KeyChange(WAITING, "b/0", b"[1]", 6, 0.0))
+    assert board.picture().barriers[0].missing == ("c",)
+    board.change(KeyChange(BARRIER, "g%2F1/-/c", b"{}", 7, 0.0))
+    board.change(KeyChange(BARRIER, "g%2F1/00000000/c", b"{}", 7, 0.0))
+    board.change(KeyChange(BARRIER, "g%2F1/00000000/-/open", b"", 8, 0.0))
+    assert [(b.name, b.arrived, b.open) for b in board.picture().barriers] == [("g/1", ("a", "c"), True)]
+    board.add(ev.WaitStarted(3.0, "b", 0, "barrier", ["other"], 1.0))
+    board.add(ev.WaitEnded(4.0, "b", 0, "timeout", 1.0))
+    assert "other" not in {b.name for b in board.picture().barriers}
 
 
 def test_a_circle_of_waits_is_named() -> None:

@@ -132,7 +132,7 @@ class TestbedApp(App[None]):
         """Show the picture on the screen that is seen."""
         if event.courier is self._courier:
             self.picture = event.picture
-            self.wrong = "" if event.picture.over else event.wrong
+            self.wrong = event.wrong
             self._refresh()
         event.courier.taken()
         self.told.set()

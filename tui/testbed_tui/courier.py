@@ -32,6 +32,7 @@ class Courier:
         self._pace = pace
         self._inbox: queue.SimpleQueue[tuple[int, Sequence[News] | str] | None] = queue.SimpleQueue()
         self._board = Board()
+        self._picture = Picture()
         self._wrong: dict[int, str] = {}
         self._taken = True
         self._threads = [
@@ -64,13 +65,21 @@ class Courier:
             self._inbox.put((number, f"a source of news failed: {type(error).__name__}: {error}"))
 
     def _work(self) -> None:
+        try:
+            self._carry()
+        except Exception as error:  # noqa: BLE001  a courier that dies must not leave the screen believing it lives
+            wrong = f"this is a bug in the screen, which shows nothing new any more: {type(error).__name__}: {error}"
+            self._show(self._picture, wrong)
+
+    def _carry(self) -> None:
         """Fold what comes; show a picture when something is new, the screen is ready and the pace allows it."""
         new, due = True, 0.0
         while True:
             now = time.monotonic()
             if new and self._taken and now >= due:
                 self._taken = new = False
-                self._show(self._board.picture(), "; ".join(w for w in self._wrong.values() if w))
+                self._picture = self._board.picture()
+                self._show(self._picture, "; ".join(w for w in self._wrong.values() if w))
                 due = time.monotonic() + max(self._pace, time.monotonic() - now)
                 continue
             try:
@@ -87,7 +96,8 @@ class Courier:
             self._taken = True
             return False
         if isinstance(piece, str):
-            self._wrong[number] = piece
+            if not self._board.state.verdict:  # of a run that is over nothing is missing
+                self._wrong[number] = piece
             return True
         for news in piece:
             if isinstance(news, KeyChange):
@@ -95,6 +105,7 @@ class Courier:
             else:
                 self._board.add(news)
                 if isinstance(news, RunEnded):
+                    self._wrong.clear()
                     for source in self._sources:
                         source.over()
         return bool(piece)

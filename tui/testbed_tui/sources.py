@@ -19,7 +19,7 @@ from testbed.run.cleaning import is_alive
 from testbed.run.directory import RunDirectory
 from testbed.run.scopes import read_access
 from testbed_tui.inotify import Changes
-from testbed_tui.views import BARRIER, VALUE, KeyChange
+from testbed_tui.views import BARRIER, VALUE, WAITING, KeyChange
 
 News = Event | KeyChange
 
@@ -140,7 +140,7 @@ class ScopeSource:
 
     def _attend(self, hear: Hear, tell: Tell) -> StoreError | None:
         """Follow the scope until it fails, or None when told to stop."""
-        prefixes = [self._keys.values, self._keys.prefix + "barriers/"]
+        prefixes = [self._keys.values, self._keys.prefix + "barriers/", self._keys.nodes]
         prefixes += [self._keys.events] if self._events else []
         try:
             store = connect(self._access, PATIENCE)
@@ -194,6 +194,9 @@ class ScopeSource:
             event = _event(change.value) if change.value is not None else None
             self._over = self._over or isinstance(event, RunEnded)
             return event
+        if change.key.startswith(self._keys.nodes):
+            node, _, wait = change.key[len(self._keys.nodes) :].partition("/waiting/")
+            return KeyChange(WAITING, f"{node}/{wait}", change.value, change.revision, at) if wait else None
         (self._standing.discard if change.value is None else self._standing.add)(change.key)
         place, prefix = VALUE, self._keys.values
         if not change.key.startswith(prefix):

@@ -6,7 +6,9 @@ who released whom. A `Picture` shares with the one before it whatever did not ch
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from urllib.parse import unquote
 
 from testbed import events as ev
 from testbed.report import state as st
@@ -16,6 +18,7 @@ from testbed.report.verdict import Judgement, judge
 from testbed_tui.views import (
     BARRIER,
     VALUE,
+    WAITING,
     Bar,
     Barrier,
     KeyChange,
@@ -44,6 +47,8 @@ class Board:
         self._values: dict[str, Value] = {}
         self._arrivals: dict[tuple[str, int], dict[str, bool]] = {}
         self._visits: dict[tuple[str, str], int] = {}
+        self._opened: set[tuple[str, int]] = set()
+        self._meetings: dict[str, tuple[str, ...] | int] = {}  # who meets at a barrier, where not all nodes do
         self._releases: list[Release] = []
         self._unknown: dict[str, list[int]] = {}  # releases by a key whose setter has not spoken yet
         self._dirty: set[str] = set()
@@ -88,11 +93,10 @@ class Board:
         """Take the next change of a key."""
         if change.place == VALUE:
             self._change_value(change)
-        elif change.place == BARRIER and change.value is not None:
-            name, _, rest = change.name.rpartition("/")
-            name, _, generation = name.rpartition("/")
-            if name and generation.isdigit():
-                self._arrivals.setdefault((name, int(generation)), {})[rest] = True
+        elif change.place == BARRIER:
+            self._change_barrier(change)
+        elif change.place == WAITING and change.value is not None:
+            self._change_meeting(change.value)
 
     def picture(self) -> Picture:
         """The run as it is now."""
@@ -149,6 +153,8 @@ class Board:
     def _wait_ended(self, event: ev.WaitEnded) -> None:
         self._finish(event.node, event.wait, event.at, event.outcome)
         wait = self._waits.pop((event.node, event.wait), None)
+        if wait is not None and wait.what == "barrier" and wait.names and event.outcome != "met":
+            self._withdraw(wait)
         if wait is None or event.outcome not in ("met", "aborted"):
             return
         label = wait_label(wait.what, wait.names)
@@ -214,14 +220,62 @@ class Board:
             setter,
         )
 
+    # --- barriers -----------------------------------------------------------------------------------------------
+
+    def _change_barrier(self, change: KeyChange) -> None:
+        """``NAME/GENERATION/MEMBER`` is an arrival, ``NAME/GENERATION/-/open`` says that all passed."""
+        name, generation, *rest = change.name.split("/")
+        if not generation.isdigit() or not rest:
+            return
+        use = (unquote(name), int(generation))
+        if rest == ["-", "open"]:
+            self._opened.add(use)
+        elif len(rest) == 1 and change.value is None:
+            self._arrivals.get(use, {}).pop(rest[0], None)
+        elif len(rest) == 1:
+            self._arrivals.setdefault(use, {})[rest[0]] = True
+
+    def _change_meeting(self, raw: bytes) -> None:
+        """What a node wrote when it blocked at a barrier: who is to meet there."""
+        try:
+            told = dict(json.loads(raw))
+            name, count, members = str(told["names"][0]), told.get("count"), told.get("participants")
+        except (ValueError, TypeError, KeyError, IndexError):
+            return  # no wait that we know of
+        if told.get("what") != "barrier":
+            return
+        if isinstance(count, int):
+            self._meetings[name] = count
+        elif isinstance(members, list):
+            self._meetings[name] = tuple(harmless_line(str(m), 63) for m in members)
+
+    def _withdraw(self, wait: ev.WaitStarted) -> None:
+        """Who gave up has not arrived, and comes to the same use again."""
+        visit = self._visits.get((wait.names[0], wait.node), 0)
+        if (wait.names[0], visit) not in self._opened:
+            self._arrivals.get((wait.names[0], visit), {}).pop(wait.node, None)
+            self._visits[wait.names[0], wait.node] = visit - 1
+
+    def _missing(self, use: tuple[str, int]) -> tuple[str, ...]:
+        """Who has not come to that use of a barrier."""
+        arrived = self._arrivals.get(use, {})
+        members = self._meetings.get(use[0], tuple(self.state.nodes))
+        if isinstance(members, int):
+            left = members - len(arrived)
+            return (f"any {left} more",) if left > 0 else ()
+        return tuple(m for m in members if m not in arrived)
+
     def _barriers(self, nodes: tuple[NodeView, ...]) -> tuple[Barrier, ...]:
-        names = [n.name for n in nodes]
         waiting = {(n.name, w.names[0]) for n in nodes for w in n.waits if w.what == "barrier" and w.names}
         found = []
-        for (name, generation), arrived in self._arrivals.items():
-            missing = tuple(n for n in names if n not in arrived)
-            held = any((n, name) in waiting and self._visits.get((name, n), 0) == generation for n in arrived)
-            found.append(Barrier(name, generation, tuple(arrived), missing if held else (), not held))
+        for use, arrived in self._arrivals.items():
+            name, generation = use
+            held = use not in self._opened and any(
+                (n, name) in waiting and self._visits.get((name, n), 0) == generation for n in arrived
+            )
+            if arrived:
+                missing = self._missing(use) if held else ()
+                found.append(Barrier(harmless_line(name, 60), generation, tuple(arrived), missing, not held))
         return tuple(found)
 
     # --- views --------------------------------------------------------------------------------------------------
@@ -254,9 +308,7 @@ class Board:
     def _waiting(self, node: NodeState, wait: st.Wait) -> Waiting:
         who: tuple[str, ...] = ()
         if wait.what == "barrier" and wait.names:
-            visit = self._visits.get((wait.names[0], node.name), 0)
-            arrived = self._arrivals.get((wait.names[0], visit), {})
-            who = tuple(n for n in self.state.nodes if n not in arrived)
+            who = self._missing((wait.names[0], self._visits.get((wait.names[0], node.name), 0)))
         elif wait.what == "get":
             who = tuple(dict.fromkeys(n for name in wait.names if (n := self._host(name))))
         return Waiting(wait.what, wait.names, wait.since, wait.timeout, who)
