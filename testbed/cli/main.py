@@ -21,7 +21,7 @@ COMMANDS = {
     "list": "List the runs on this machine, oldest first.",
     "status": "Show where a run and its nodes are.",
     "logs": "Print what the steps of a run wrote.",
-    "peek": "Show what running steps write, as they write it.",
+    "peek": "Show what the steps of a run write, while they write it.",
     "report": "Report on a run: for a person, as JSON, or as JUnit XML.",
     "tui": "Watch runs on a screen, and act on them.",
     "abort": "Stop all nodes now; they finalise.",
