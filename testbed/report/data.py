@@ -15,7 +15,8 @@ Unix seconds (null where unknown), durations seconds::
      "notices": [{"level", "node", "message"}]}
 
 A CAUSE is ``{"kind", "verdict", "node", "machine", "configuration", "target", "step", "exit_code", "reason",
-"advice", "at"}``. While the run goes on (``ended`` false), ``verdict`` is null, and a node's is null until its end.
+"advice", "lines", "at"}``. While the run goes on (``ended`` false), ``verdict`` is null, and a node's is null until
+its end.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ def _cause(cause: Cause) -> dict[str, Any]:
         "exit_code": cause.exit_code,
         "reason": cause.reason,
         "advice": cause.advice,
+        "lines": list(cause.lines),
         "at": cause.at or None,
     }
 

@@ -60,7 +60,8 @@ class Wait:
 class Cause:
     """Something that went wrong; ``order`` is its place in the stream.
 
-    ``kind`` is step, machine, lost, results, node, abort, run or bug; what does not apply is empty.
+    ``kind`` is step, machine, lost, results, node, abort, stall, run or bug; what does not apply is empty. ``lines``
+    say more than fits into ``reason``.
     """
 
     kind: str
@@ -75,6 +76,7 @@ class Cause:
     exit_code: int | None = None
     reason: str = ""
     advice: str = ""
+    lines: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:

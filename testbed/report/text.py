@@ -124,6 +124,7 @@ def _first(cause: Cause, tail: str, colour: bool) -> str:
     lines = [f"First cause: {where}{paint(cause.verdict, cause.verdict, colour)}"]
     if cause.reason:
         lines.append(f"  {harmless_line(cause.reason)}")
+    lines.extend(f"    {harmless_line(line)}" for line in cause.lines[:20])
     if cause.advice:
         lines.append(f"  help: {harmless_line(cause.advice, 600)}")
     shown = harmless(tail).rstrip("\n")

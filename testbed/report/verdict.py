@@ -113,9 +113,10 @@ def _sound(cause: Cause) -> Cause:
 def _flagged(abort: Flag, state: RunState, causes: Sequence[Cause]) -> Cause:
     """The first cause that the abort flag names, completed by what the stream knows of that step."""
     told = abort.cause
+    lines = told.get("lines")
     verdict = told.get("verdict")
     cause = Cause(
-        kind="step" if told.get("step") else "abort",
+        kind="step" if told.get("step") else ("stall" if told.get("kind") == "stall" else "abort"),
         verdict=verdict if verdict in BAD else ev.ABORTED,
         order=abort.order,
         at=abort.at,
@@ -127,6 +128,7 @@ def _flagged(abort: Flag, state: RunState, causes: Sequence[Cause]) -> Cause:
         exit_code=told["exit_code"] if isinstance(told.get("exit_code"), int) else None,
         reason=_text(told, "reason") or abort.why,
         advice=_text(told, "advice"),
+        lines=tuple(line for line in lines if isinstance(line, str)) if isinstance(lines, list) else (),
     )
     known = next((c for c in causes if _same(c, cause)), None)
     if known is None:

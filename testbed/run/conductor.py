@@ -146,6 +146,21 @@ class Conductor:
         return [name for name, state in self._nodes.items() if state.phase in phases]
 
     @property
+    def busy(self) -> int:
+        """How many nodes are at what is not theirs alone: they start, or Ansible works for them or is to."""
+        return sum(self._counts[phase] for phase in (STARTING, WANTING, SERVING))
+
+    @property
+    def living(self) -> int:
+        """How many nodes' agents go through their plans."""
+        return self._counts[RUNNING] + self._counts[PUBLISHED]
+
+    @property
+    def raised(self) -> frozenset[str]:
+        """The flags of the run that stand, or are being raised."""
+        return frozenset(self._raised)
+
+    @property
     def finished(self) -> bool:
         """Whether every node is home."""
         return self._counts[HOME] == len(self._nodes)

@@ -36,6 +36,7 @@ from testbed.run.conductor import (
 from testbed.run.executor import Burst, Executor, TaskResult
 from testbed.run.freeze import Timing
 from testbed.run.journal import Journal
+from testbed.run.lookout import LookOut
 from testbed.run.messages import Alarms, BurstDone, EtcdLost, Failed, Interruption, Result, Running
 from testbed.run.phases import Phases
 from testbed.run.policies import Policies
@@ -81,6 +82,9 @@ class Loop:
         self._names = [p.node.name for p in plan.nodes]
         self._conductor = Conductor(self._names, plan.deployment.finalise, executor.serves)
         self._policies = Policies(p.node for p in plan.nodes)
+        self._lookout = LookOut(
+            plan, store, self._conductor, journal, self._abort, lambda error: self.inbox.put(EtcdLost(str(error)))
+        )
         self._alarms = Alarms()
         self._serial: dict[str, int] = {}
         self._owed: dict[tuple[int, str], int] = {}  # (serve burst, node) -> serial of the wish to answer
@@ -142,6 +146,7 @@ class Loop:
     # --- what is told -------------------------------------------------------------------------------------------
 
     def _take(self, message: Any) -> None:
+        self._lookout.hear(message)
         match message:
             case Result(burst, task):
                 self._on_result(burst, task)
@@ -171,6 +176,8 @@ class Loop:
                 self._take_in(node)
             case watching.Left(node):
                 self._conductor.left(node)
+            case watching.Waits() | watching.Answered():
+                pass  # the look-out has heard it
             case watching.Garbled(key, reason):
                 self._journal.say(events.Notice, level="warning", message=f"{key} holds what nobody writes: {reason}")
 
@@ -188,6 +195,7 @@ class Loop:
             case events.NodeEnded():
                 self._phases.ended(event.node)
                 self._conductor.ended(event.node)
+                self._lookout.gone(event.node, f"has ended {event.verdict}")
                 self._take_in(event.node)
 
     def _take_in(self, node: str) -> None:
@@ -319,6 +327,7 @@ class Loop:
     def _decide(self) -> None:
         for flag in self._conductor.flags_due():
             self._raise(flag.flag, flag.why, flag.cause)
+        self._alarms.stall = self._lookout.alarm(over=self._conductor.aborted or self.etcd_lost)
         if self._alarms.work is None and self._conductor.has_work:
             self._alarms.work = time.monotonic() + LINGER
 
@@ -338,6 +347,8 @@ class Loop:
             limit = self._plan.deployment.timeout
             reason = f"the run's deadline of {limit:g} s has passed"
             self._abort(reason, {"verdict": TIMEOUT, "reason": reason})
+        if self._alarms.stall is not None and now >= self._alarms.stall:
+            self._lookout.ring(now)
         if self._alarms.overdue is not None and now >= self._alarms.overdue:
             self._alarms.overdue = None
             self._give_up_on_stragglers()
@@ -433,6 +444,7 @@ class Loop:
 
     def _tell_gone(self, node: str, why: str, excused: bool) -> None:
         """Tell who waits for the node that it takes part no more; ``excused``: they need not wait for it."""
+        self._lookout.gone(node, why, excused)
         self._tell(self._keys.gone + node, json.dumps({"why": why, "excused": excused}).encode())
 
     def _go_on_without(self, node: str, why: str) -> None:

@@ -53,10 +53,11 @@ class Alarms:
     work: float | None = None
     deadline: float | None = None
     overdue: float | None = None
+    stall: float | None = None
 
     def next(self, now: float) -> float | None:
         """Seconds until the first of them; None when none is set."""
-        due = [moment for moment in (self.work, self.deadline, self.overdue) if moment is not None]
+        due = [moment for moment in (self.work, self.deadline, self.overdue, self.stall) if moment is not None]
         return max(0.0, min(due) - now) if due else None
 
 

@@ -63,6 +63,23 @@ class Left:
 
 
 @dataclass(frozen=True, slots=True)
+class Waits:
+    """A command of a node blocks, or (``told`` is None) does so no more; ``told`` is as in docs/coordination.md."""
+
+    node: str
+    number: int
+    told: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A node says what it does right now, because somebody asked."""
+
+    node: str
+    told: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Garbled:
     """Something stands in the run's scope that nobody of ours writes."""
 
@@ -70,7 +87,7 @@ class Garbled:
     reason: str
 
 
-Sighting = Recorded | Flagged | Wished | Vanished | Delivered | Left | Garbled
+Sighting = Recorded | Flagged | Wished | Vanished | Delivered | Left | Waits | Answered | Garbled
 
 
 def spans(keys: RunKeys, revision: int) -> list[Span]:
@@ -111,6 +128,11 @@ def _sighting(keys: RunKeys, change: Change, nodes: frozenset[str]) -> Sighting 
         return Left(node)
     if what == "results" and change.value is not None:
         return Delivered(node, change.value)
+    if what.startswith("waiting/"):
+        told = None if change.value is None else dict(json.loads(change.value))
+        return Waits(node, int(what.removeprefix("waiting/")), told)
+    if what == "doing" and change.value is not None:
+        return Answered(node, dict(json.loads(change.value)))
     if what == "wants" and change.value is not None:
         wish = json.loads(change.value)
         return Wished(node, int(wish["serial"]), f"{wish['configuration']}.{wish['target']}.{wish['step']}")

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.lab
 STEADY = """\
 deployment: steady
 finalise: all
+stall: off
 configurations:
   steady:
     test: testbed get --block never --timeout 100s

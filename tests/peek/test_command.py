@@ -21,6 +21,7 @@ __all__ = ["call", "home", "record", "start"]
 SPEC = """
 deployment: shown
 timeout: 5m
+stall: off
 configurations:
   talker:
     deploy: seq 100

@@ -21,6 +21,7 @@ MIB = 1024 * 1024
 SPEC = """
 deployment: much
 timeout: 10m
+stall: off
 configurations:
   talker:
     test:
