@@ -49,7 +49,7 @@ def many_machines(path: Path, count: int) -> Path:
 
 
 def _write(path: Path, name: str, finalise: str, targets: dict[str, str], nodes: int) -> Path:
-    lines = [f"deployment: {name}", f"finalise: {finalise}", "timeout: 30m", "configurations:", "  part:"]
+    lines = [f"deployment: {name}", f"finalise: {finalise}", "timeout: 30m", "stall: off", "configurations:", "  part:"]
     for target, script in targets.items():
         lines += [f"    {target}: |", *("      " + line for line in script.splitlines())]
     lines += ["nodes:", f"  n: {{configurations: [part], count: {nodes}}}"]

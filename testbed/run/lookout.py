@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from testbed import events
 from testbed.compile.flow import Flow, flow_of
 from testbed.compile.plan import RunPlan
 from testbed.coord.keys import RunKeys, end_of
@@ -15,13 +14,11 @@ from testbed.coord.store import Put, Store, StoreError
 from testbed.errors import TestbedError
 from testbed.events import FAILED
 from testbed.run.conductor import Conductor
-from testbed.run.journal import Journal
 from testbed.run.stall import Barrier, Facts, Member, Wait, barrier_of, names_of, stalled
 from testbed.run.stalls import Stalls
 from testbed.run.waitgraph import graph, headline
 from testbed.spec.model import Deployment
 from testbed.spec.staged import staged_texts
-
 
 ADVICE = "where a wait may come to nothing, or is ended by hand, write `stall: off` or a longer grace into the spec"
 
@@ -34,11 +31,10 @@ class LookOut:
         plan: RunPlan,
         store: Store,
         conductor: Conductor,
-        journal: Journal,
         abort: Callable[[str, Mapping[str, Any]], None],
         lost: Callable[[StoreError], None],
     ) -> None:
-        self._plan, self._store, self._conductor, self._journal = plan, store, conductor, journal
+        self._plan, self._store, self._conductor = plan, store, conductor
         self._abort, self._lost = abort, lost
         self._keys = RunKeys(plan.run)
         self._excused: set[str] = set()
@@ -50,8 +46,6 @@ class LookOut:
         try:
             if self._stalls.hear(message, now):
                 self._judge(now)
-        except (ValueError, TypeError, KeyError) as error:
-            self._journal.say(events.Notice, level="warning", message=f"a wait is told that nobody has: {error!r}")
         except StoreError as error:
             self._lost(error)
 

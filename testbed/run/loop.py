@@ -83,7 +83,7 @@ class Loop:
         self._conductor = Conductor(self._names, plan.deployment.finalise, executor.serves)
         self._policies = Policies(p.node for p in plan.nodes)
         self._lookout = LookOut(
-            plan, store, self._conductor, journal, self._abort, lambda error: self.inbox.put(EtcdLost(str(error)))
+            plan, store, self._conductor, self._abort, lambda error: self.inbox.put(EtcdLost(str(error)))
         )
         self._alarms = Alarms()
         self._serial: dict[str, int] = {}

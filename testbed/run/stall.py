@@ -108,19 +108,20 @@ def missing(wait: Wait, members: Sequence[Member], facts: Facts) -> list[str]:
     """Who is missing at a barrier of named participants."""
     here = facts.arrived.get(barrier_of(wait), frozenset())
     wanted = wait.details.get("participants")
-    names = [m.name for m in members] if wanted is None else [str(name) for name in wanted]
+    names = [str(name) for name in wanted] if isinstance(wanted, list) else [m.name for m in members]
     return [name for name in names if name not in here and name not in facts.excused]
 
 
 def barrier_of(wait: Wait) -> Barrier:
     """The use of the barrier that is waited for."""
-    return wait.names[0], int(wait.details.get("generation") or 0)
+    generation = wait.details.get("generation")
+    return wait.names[0], generation if isinstance(generation, int) else 0
 
 
 def _opens(wait: Wait, members: Sequence[Member], facts: Facts) -> bool:
     count = wait.details.get("count")
-    if count:
-        return len(facts.arrived.get(barrier_of(wait), ())) >= int(count)
+    if isinstance(count, int) and count:
+        return len(facts.arrived.get(barrier_of(wait), ())) >= count
     absent = missing(wait, members, facts)
     gone = {m.name for m in members if m.gone}
     # Who waits for somebody that is gone is told so by the barrier itself; the controller's part is a person's.

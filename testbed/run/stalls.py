@@ -48,10 +48,7 @@ class Stalls:
     # --- what is told -------------------------------------------------------------------------------------------
 
     def hear(self, message: object, now: float) -> bool:
-        """Take in whatever happens in the run; whether all of its nodes have stood for the whole grace.
-
-        Raises ValueError, TypeError, KeyError for waits that no agent tells of.
-        """
+        """Take in whatever happens in the run; whether all of its nodes have stood for the whole grace."""
         if isinstance(message, watching.Answered):
             return self.answered(message.node, message.told, now)
         self.moved(now)
@@ -68,12 +65,10 @@ class Stalls:
         self._answers = self._before = None
 
     def began(self, node: str, number: int, told: Mapping[str, Any], now: float) -> None:
-        """A node has begun to wait. Raises ValueError, TypeError, KeyError for what no agent tells."""
-        what, names = str(told["what"]), tuple(str(name) for name in told["names"])
-        if not names:
-            raise ValueError("a wait for nothing")
+        """A node has begun to wait."""
         if node not in self._gone:
-            self._waits.setdefault(node, {})[number] = Wait(what, names, now, dict(told))
+            names = tuple(str(name) for name in told["names"])
+            self._waits.setdefault(node, {})[number] = Wait(str(told["what"]), names, now, dict(told))
 
     def over(self, node: str, number: int) -> None:
         """A wait is over."""

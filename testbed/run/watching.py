@@ -129,14 +129,22 @@ def _sighting(keys: RunKeys, change: Change, nodes: frozenset[str]) -> Sighting 
     if what == "results" and change.value is not None:
         return Delivered(node, change.value)
     if what.startswith("waiting/"):
-        told = None if change.value is None else dict(json.loads(change.value))
-        return Waits(node, int(what.removeprefix("waiting/")), told)
+        return Waits(node, int(what.removeprefix("waiting/")), None if change.value is None else _wait(change.value))
     if what == "doing" and change.value is not None:
         return Answered(node, dict(json.loads(change.value)))
     if what == "wants" and change.value is not None:
         wish = json.loads(change.value)
         return Wished(node, int(wish["serial"]), f"{wish['configuration']}.{wish['target']}.{wish['step']}")
     return None
+
+
+def _wait(value: bytes) -> dict[str, Any]:
+    """What a node tells of a wait: at least its word and what it is for."""
+    told = dict(json.loads(value))
+    if not (isinstance(told["what"], str) and isinstance(told["names"], list) and told["names"]):
+        raise ValueError("a wait for nothing")
+    "".join(map(str, told["names"])).encode()  # no key holds half a character
+    return told
 
 
 def _flag(change: Change, name: str) -> Flagged | None:

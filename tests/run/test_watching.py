@@ -11,7 +11,19 @@ from testbed import events
 from testbed.coord.keys import RunKeys
 from testbed.coord.store import Change
 from testbed.run import watching
-from testbed.run.watching import Delivered, Flagged, Garbled, Left, Recorded, Sighting, Vanished, Wished, sightings
+from testbed.run.watching import (
+    Answered,
+    Delivered,
+    Flagged,
+    Garbled,
+    Left,
+    Recorded,
+    Sighting,
+    Vanished,
+    Waits,
+    Wished,
+    sightings,
+)
 
 KEYS = RunKeys("r")
 NODES = frozenset({"a", "b"})
@@ -29,6 +41,7 @@ def dump(value: Any) -> bytes:
 
 
 WISH = {"serial": 3, "configuration": "c", "target": "deploy", "step": "main"}
+WAIT = {"what": "get", "names": ["x"], "since": 1.0, "until": None, "mode": "all"}
 FLAG = {"by": "a", "why": "so", "at": 1.0, "cause": {"node": "a"}}
 
 
@@ -42,6 +55,9 @@ FLAG = {"by": "a", "why": "so", "at": 1.0, "cause": {"node": "a"}}
         (KEYS.alive("a"), None, Vanished("a")),
         (KEYS.left("a"), b"", Left("a")),
         (KEYS.results("a"), b"raw", Delivered("a", b"raw")),
+        (KEYS.waiting("a", 12), dump(WAIT), Waits("a", 12, WAIT)),
+        (KEYS.waiting("b", 0), None, Waits("b", 0, None)),
+        (KEYS.doing("a"), b'{"asked": "x"}', Answered("a", {"asked": "x"})),
     ],
 )
 def test_good_writings(key: str, value: bytes | None, seen: Sighting) -> None:
@@ -61,7 +77,9 @@ def test_good_writings(key: str, value: bytes | None, seen: Sighting) -> None:
         (KEYS.event("a", 0), None),
         (KEYS.flag("abort"), None),
         (KEYS.flag("other"), dump(FLAG)),
-        (KEYS.waiting("a", 1), b"anything"),
+        (KEYS.waiting("stranger", 1), dump(WAIT)),
+        (KEYS.doing("a"), None),
+        (KEYS.asked("a"), b"still 1"),
         (KEYS.nodes + "a", b"x"),
     ],
 )
@@ -77,6 +95,13 @@ def test_what_is_nobodys_business(key: str, value: bytes | None) -> None:
         (KEYS.event("a", 0), b"\xff\xfe"),
         (KEYS.event("a", 0), b"{}"),
         (KEYS.event("a", 0), b"[" * 100_000),
+        (KEYS.waiting("a", 1), b"anything"),
+        (KEYS.waiting("a", 1), b"[" * 100_000),
+        (KEYS.waiting("a", 1), dump({"what": "get", "names": []})),
+        (KEYS.waiting("a", 1), dump({"what": 1, "names": ["x"]})),
+        (KEYS.waiting("a", 1), b'{"what": "get", "names": ["\\ud800"]}'),
+        (KEYS.nodes + "a/waiting/one", dump(WAIT)),
+        (KEYS.doing("a"), b"7"),
         (KEYS.wants("a"), b"[]"),
         (KEYS.wants("a"), b"7"),
         (KEYS.wants("a"), dump({**WISH, "serial": "three"})),
