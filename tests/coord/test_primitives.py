@@ -417,12 +417,12 @@ def test_names_that_cannot_be(members: list[Member], call: Callable[[Scope], obj
 
 
 def test_threads_are_given_back(members: list[Member]) -> None:
-    """Waits that have ended leave no thread behind."""
+    """Waits that have ended leave no thread behind, but for the one stream that the next wait uses again."""
     scope = members[0].scope
     with pytest.raises(WaitTimeout):
         scope.wait("never", 0)
-    before = threading.active_count()
+    before = threading.active_count()  # the stream's own thread may or may not have begun by now
     for _ in range(10):
         with pytest.raises(WaitTimeout):
             scope.wait("never", 0)
-    assert threading.active_count() <= before
+    assert threading.active_count() <= before + 1

@@ -100,7 +100,10 @@ def test_a_short_cut_is_nothing(start: Callable[..., LiveRun], practice_lab: pra
 
 @pytest.mark.lab
 def test_a_long_cut_is_death(start: Callable[..., LiveRun], practice_lab: practice.Lab, pipes: Pipes) -> None:
-    """A node cut for longer than its lease is lost; when it returns it finalises, and its credentials write nothing."""
+    """A node cut for longer than its lease is lost; when it returns it finalises, and its credentials write nothing.
+
+    Its results can be fetched then, and nothing of the run stays on its machine.
+    """
     text = NETWORK.format(folder=pipes.folder)
     run = start(text, {"liveness": 3, "outage": 60}, inventories=(str(practice_lab.inventory),))
     run.await_event("step_started", node="far")
@@ -124,6 +127,18 @@ def test_a_long_cut_is_death(start: Callable[..., LiveRun], practice_lab: practi
     assert outcome.judgement.exit_code == 3, run.events
     assert outcome.judgement.first_cause is not None
     assert outcome.judgement.first_cause.node == "far"
+    cleaned = clean(str(run.directory.path))
+    assert "far: fetched" in cleaned.stderr, cleaned
+    left = subprocess.run([*practice.enter(practice_lab, name), "ls", "-A", "/root"], capture_output=True, check=True)
+    assert left.stdout == b""
+
+
+def clean(run: str) -> subprocess.CompletedProcess[str]:
+    """`testbed clean`, as an operator would call it."""
+    return subprocess.run(
+        [sys.executable, "-m", "testbed", "clean", run], capture_output=True, text=True, check=False,
+        timeout=LIMIT, cwd=Path(testbed.__file__).parent.parent,
+    )  # fmt: skip
 
 
 def controller_of(spec: Path, run_dir: Path, timing: dict[str, float]) -> subprocess.Popen[str]:
@@ -166,10 +181,7 @@ nodes:
     pipes.open("gate")
     assert wait_free(workspace, LIMIT)
     run = (run_dir / "run-id").read_text().strip()
-    cleaned = subprocess.run(
-        [sys.executable, "-m", "testbed", "clean", run], capture_output=True, text=True, check=False,
-        cwd=Path(testbed.__file__).parent.parent, timeout=LIMIT,
-    )  # fmt: skip
+    cleaned = clean(run)
     assert cleaned.returncode == 0, cleaned
     logs = run_dir / "nodes" / "a" / "logs"
     assert (logs / "worker.test.main.out").read_text() == "begun\nworked\n"
