@@ -1,7 +1,7 @@
 #!/bin/sh
-# Make studies of our own and push them to the server: send.sh HOST STUDIES
+# Make studies of our own and push them to the server: send.sh HOST PORT STUDIES
 set -eu
-host=$1 studies=$2
+host=$1 port=$2 studies=$3
 root=1.2.826.0.1.3680043.10.1338.$TESTBED_INDEX
 n=0
 while [ "$n" -lt "$studies" ]; do
@@ -16,7 +16,7 @@ while [ "$n" -lt "$studies" ]; do
 (0020,000e) UI [$root.$n.0]
 DUMP
     dump2dcm study.dump study.dcm
-    if ! storescu "$host" "$TESTBED_PARAM_PORT" study.dcm; then
+    if ! storescu "$host" "$port" study.dcm; then
         echo "study $n of $studies was not taken" >&2
         # If the server died, its own node knows why and aborts the run: let that be the first cause.
         testbed wait finalise --timeout 10s
