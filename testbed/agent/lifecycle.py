@@ -14,7 +14,7 @@ from testbed.agent import process
 from testbed.agent.messages import Exited, Flagged, Limit, Lost, Message, Outcome, Served, Told
 from testbed.agent.outbox import Outbox
 from testbed.agent.plan import ANSIBLE, PORT, SERVICE, Plan, PlannedStep
-from testbed.agent.scripts import Scripts, Services, describe, log_name
+from testbed.agent.scripts import Scripts, Services, describe, ending, log_name, unstarted
 from testbed.agent.waits import Waits
 from testbed.agent.workspace import Workspace
 from testbed.coord.keys import RunKeys
@@ -37,7 +37,7 @@ from testbed.events import (
 )
 
 if TYPE_CHECKING:  # few nodes have services, and an agent's start counts
-    from testbed.agent.ready import AwaitValue, Probe
+    from testbed.agent.ready import AwaitValue
 
 MOST_NAMED = 3
 """How many processes that could go on are named."""
@@ -235,7 +235,7 @@ class Lifecycle:
         try:
             main = self._scripts.start(step, log_name(step), step.script)
         except (OSError, ValueError) as error:
-            return _unstarted(error)
+            return unstarted(error)
         self._rests_on = main.pid
         code = self._await_exit(main.pid, limit.at, obey)
         self._rests_on = None
@@ -294,7 +294,7 @@ class Lifecycle:
 
     def _start_service(self, step: PlannedStep, limit: Limit, obey: bool) -> Outcome:
         """Start a service and wait until it is ready; then it goes on, and others find it by its name."""
-        from testbed.agent.ready import probe_of, taken
+        from testbed.agent.ready import await_ready, probe_of, taken
         from testbed.coord.services import Service, offer
 
         address = next((p.address for p in self._plan.peers if p.index == self._plan.index), "")
@@ -306,46 +306,30 @@ class Lifecycle:
         try:
             main = start(log_name(step), step.script)
         except (OSError, ValueError) as error:
-            return _unstarted(error)
+            return unstarted(error)
         self._services.add(main.pid, step)
         probe = probe_of(step, self._environment, address, start, self._await_value, self._inbox.put)
-        outcome = self._await_ready(main.pid, probe, limit, obey)
+
+        def hear(until: Optional[float]) -> Optional[Message]:
+            return self._next(limit.at if until is None else min(until, limit.at))
+
+        def stopped(message: Optional[Message]) -> Optional[Outcome]:
+            if message is not None:
+                self._heed(message)
+            elif time.monotonic() >= limit.at:
+                return self._stopped(limit, obey)
+            return self._stopped(limit, obey) if obey and self._halt is not None else None
+
+        outcome = await_ready(main.pid, probe, hear, stopped)
         if outcome.verdict == PASSED:
             self._outbox.send(offer(self._keys, step.step, Service(address, port, self._plan.node)))
         elif self._services.take(main.pid) is not None:
             process.stop(lambda: process.find((main.pid,)), self._plan.grace)
         return outcome
 
-    def _await_ready(self, pid: int, probe: Probe, limit: Limit, obey: bool) -> Outcome:
-        look: Optional[float] = time.monotonic()
-        try:
-            while True:
-                if look is not None and time.monotonic() >= look:
-                    if probe.look():
-                        return Outcome(PASSED, None, "")
-                    look = _after(probe.pause())
-                message = self._next(limit.at if look is None else min(look, limit.at))
-                if isinstance(message, Exited) and message.pid == pid:
-                    self._services.take(pid)
-                    return Outcome(FAILED, message.code, f"it ended before it was ready: {_ending(message.code)}")
-                if message is None:
-                    if time.monotonic() >= limit.at:
-                        return self._stopped(limit, obey)
-                elif probe.heed(message):
-                    return Outcome(PASSED, None, "")
-                else:
-                    self._heed(message)
-                    look = look or _after(probe.pause())
-                if obey and self._halt is not None:
-                    return self._stopped(limit, obey)
-        except (OSError, ValueError) as error:
-            return Outcome(ERROR, None, f"it cannot be told whether it is ready: {_reason(error)}")
-        finally:
-            probe.close()
-
     def _service_ended(self, step: PlannedStep, code: int, lived: float) -> None:
         """A service has ended while it was needed: nothing that others do with it makes sense any more."""
-        outcome = Outcome(FAILED, code, f"the service ended while it was needed: {_ending(code)}")
+        outcome = Outcome(FAILED, code, f"the service ended while it was needed: {ending(code)}")
         self._end(step, outcome, lived)
         if self._halt is None:
             self._fail(step, outcome)
@@ -437,21 +421,3 @@ def _own_limit(step: PlannedStep) -> Optional[Limit]:
 def run_marks(run: str, node: str) -> Tuple[bytes, bytes]:
     """What the environment of every process of a node's steps holds."""
     return (b"TESTBED_RUN=" + os.fsencode(run), b"TESTBED_NODE=" + os.fsencode(node))
-
-
-def _unstarted(error: Exception) -> Outcome:
-    return Outcome(ERROR, None, f"it could not be started: {_reason(error)}")
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _ending(code: int) -> str:
-    """How a process ended that should not have."""
-    return describe(code) or "by itself, with exit code 0"
-
-
-def _after(pause: Optional[float]) -> Optional[float]:
-    """The monotonic time after a pause."""
-    return None if pause is None else time.monotonic() + pause

@@ -7,15 +7,17 @@ import re
 import socket
 import subprocess
 import threading
+import time
 from contextlib import suppress
 from typing import Any, Callable, Dict, Mapping, Optional, Protocol, Tuple
 
 from testbed.agent import process
-from testbed.agent.messages import Exited, Message, Noted
+from testbed.agent.messages import Exited, Message, Noted, Outcome
 from testbed.agent.plan import COMMAND, PORT, PlannedStep
-from testbed.agent.scripts import log_name
+from testbed.agent.scripts import ending, log_name, reason_of
 from testbed.coord.scope import Aborted, Cancel, Cancelled, WaitTimeout
 from testbed.coord.store import StoreError
+from testbed.events import ERROR, FAILED, PASSED
 
 CONNECT_PATIENCE = 1.0
 """Seconds that a connection to a port of this machine may take."""
@@ -167,6 +169,44 @@ class Value:
     def close(self) -> None:
         """Wait no more."""
         self._cancel.fire()
+
+
+def await_ready(
+    pid: int,
+    probe: Probe,
+    hear: Callable[[Optional[float]], Optional[Message]],
+    stopped: Callable[[Optional[Message]], Optional[Outcome]],
+) -> Outcome:
+    """Wait until the service with the main process ``pid`` is ready, has ended, or its start is ``stopped``.
+
+    ``hear`` gives the next message, None where none has come at that monotonic time (None: at the start's limit).
+    """
+    look: Optional[float] = time.monotonic()
+    try:
+        while True:
+            if look is not None and time.monotonic() >= look:
+                if probe.look():
+                    return Outcome(PASSED, None, "")
+                look = _after(probe.pause())
+            message = hear(look)
+            if isinstance(message, Exited) and message.pid == pid:
+                return Outcome(FAILED, message.code, f"it ended before it was ready: {ending(message.code)}")
+            if message is not None and probe.heed(message):
+                return Outcome(PASSED, None, "")
+            why = stopped(message)
+            if why is not None:
+                return why
+            if look is None:
+                look = _after(probe.pause())
+    except (OSError, ValueError) as error:
+        return Outcome(ERROR, None, f"it cannot be told whether it is ready: {reason_of(error)}")
+    finally:
+        probe.close()
+
+
+def _after(pause: Optional[float]) -> Optional[float]:
+    """The monotonic time after a pause."""
+    return None if pause is None else time.monotonic() + pause
 
 
 def probe_of(

@@ -9,8 +9,10 @@ from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Tup
 
 from testbed.agent import process
 from testbed.agent.environment import of_step
+from testbed.agent.messages import Outcome
 from testbed.agent.plan import PlannedStep
 from testbed.agent.workspace import Workspace
+from testbed.events import ERROR
 
 
 class Scripts:
@@ -108,6 +110,21 @@ def describe(code: int) -> str:
             return f"killed by signal {-code}"
     hint = {126: " (a command that may not be executed)", 127: " (a command that was not found)"}.get(code, "")
     return f"exit code {code}{hint}"
+
+
+def ending(code: int) -> str:
+    """How a process ended that should not have."""
+    return describe(code) or "by itself, with exit code 0"
+
+
+def unstarted(error: Exception) -> Outcome:
+    """What becomes of a step whose script could not be started."""
+    return Outcome(ERROR, None, f"it could not be started: {reason_of(error)}")
+
+
+def reason_of(error: Exception) -> str:
+    """What the system or Python says against it."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _private(path: str, flags: int) -> int:

@@ -444,7 +444,7 @@ class Loop:
 
     def _tell_gone(self, node: str, why: str, excused: bool) -> None:
         """Tell who waits for the node that it takes part no more; ``excused``: they need not wait for it."""
-        self._lookout.gone(node, why, excused)
+        self._lookout.gone(node, why.partition(":")[0], excused)
         self._tell(self._keys.gone + node, json.dumps({"why": why, "excused": excused}).encode())
 
     def _go_on_without(self, node: str, why: str) -> None:

@@ -84,6 +84,36 @@ def test_going_on_after_errors(
     assert {s.continue_on_error for s in made.nodes[0].steps} == {expected}
 
 
+SERVICES = """
+parameters:
+  port: {type: integer, default: 80}
+configurations:
+  a: {deploy: x, services: {two: {run: x}, one: {run: x, ready: {port: "{{ params.port }}"}, timeout: 9s}}, test: x}
+  b: {services: {three: {run: x, ready: {key: up}}}, init: x, deploy: x}
+nodes:
+  n: {configurations: [a, b]}
+"""
+
+
+def test_services_come_after_all_of_deploy(tmp_path: Path) -> None:
+    """Services start in the order of configurations and file, once everything is deployed, and not for a clean."""
+    made = make(tmp_path, SERVICES, continue_on_error=True)
+    assert order(made) == [
+        "init/b/main",
+        "deploy/a/main",
+        "deploy/b/main",
+        "service/a/two",
+        "service/a/one",
+        "service/b/three",
+        "test/a/main",
+    ]
+    services = [s for s in made.nodes[0].steps if s.kind == "service"]
+    assert [(s.ready, s.timeout) for s in services] == [({}, 60.0), ({"port": 80}, 9.0), ({"key": "up"}, 60.0)]
+    assert not any(s.continue_on_error for s in services)
+    assert targets_of(made.nodes[0])[3:5] == [["service", "a", ["two", "one"]], ["service", "b", ["three"]]]
+    assert order(make(tmp_path, SERVICES, targets=CLEAN_ONLY)) == []
+
+
 def test_timeout_is_each_steps(tmp_path: Path) -> None:
     """A target's limit bounds each of its steps; without one only the run's does."""
     text = ONE.replace("{test: x}", "{test: {pre: x, run: x, timeout: 90s}, publish: x}")
