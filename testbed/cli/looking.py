@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import os
 import select
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from testbed.agent.plan import Access
 from testbed.agent.shown import last_lines
 from testbed.coord.chunks import ERR, FROM_START, OUT, PIECE, RUNNING, Begun, Ended, Note, Output, matches
-from testbed.coord.peeking import Gone, Peek, Seen, Wanted
+from testbed.coord.peeking import SLOW, Gone, Peek, Seen, Wanted
 from testbed.coord.store import Denied, Store, StoreError
 from testbed.errors import LabError
 from testbed.events import AnsibleTask
 from testbed.report.files import open_regular
-from testbed.report.state import NodeState, StepState
+from testbed.report.state import COLLECTED, NodeState, StepState
 from testbed.run.directory import RunDirectory
 
 PATIENCE = 60.0
 """Seconds that etcd, or a node, may be out of reach where nothing else is said."""
-
-_HOME = 30.0  # seconds that the logs of a node which has ended may take to come home
 
 
 @dataclass
@@ -56,7 +53,7 @@ class Look:
                 yield node, Note("what it wrote last is in the run directory of its controller")
             return
         if self.access is not None and left:
-            self._await_home(self.directory, list(left))
+            yield from self._await_home(self.directory, list(left))
         for node in left:
             yield from self._archived(self.directory, node)
 
@@ -117,22 +114,28 @@ class Look:
 
     # --- from the run directory ---------------------------------------------------------------------------------
 
-    def _await_home(self, directory: RunDirectory, nodes: Sequence[str]) -> None:
-        """Wait until the nodes' logs are home, or will not come."""
+    def _await_home(self, directory: RunDirectory, nodes: Sequence[str]) -> Iterator[Seen]:
+        """Wait until the nodes' logs are home, or will not come, for as long as there is somebody to bring them."""
         from testbed.agent.noticing import Noticing
         from testbed.cli.reading import read_directory
+        from testbed.run.cleaning import is_alive
 
-        until = time.monotonic() + _HOME
-        with suppress(OSError), closing(Noticing(str(directory.path))) as noticing:
+        patience = PATIENCE if self.wanted.patience is None else self.wanted.patience
+        told = False
+        with closing(Noticing(str(directory.path))) as noticing:
             poll = select.poll()
             poll.register(noticing.descriptor, select.POLLIN)
             while True:
                 state = read_directory(directory).state
-                if state.verdict or all(state.nodes[n].results for n in nodes if n in state.nodes):
+                missing = [n for n in nodes if n in state.nodes and not state.nodes[n].results]
+                if state.verdict or not missing or not is_alive(directory):
                     return
-                if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
-                    return
-                noticing.clear()
+                if poll.poll((patience if told else min(SLOW, patience)) * 1000):
+                    noticing.clear()
+                elif not told:
+                    told = True
+                    for node in missing:
+                        yield node, Note("its logs are on their way home; waiting for them")
 
     def _archived(self, directory: RunDirectory, node: str) -> Iterator[Seen]:
         """The steps that were asked for, each from where it was shown to last."""
@@ -140,6 +143,10 @@ class Look:
 
         state = read_directory(directory).state.nodes.get(node)
         if state is None:
+            return
+        if state.results != COLLECTED and any(not self._is_ansible(directory, node, s) for s in self._asked(state)):
+            self.failed = True
+            yield node, Gone(f"its logs are not home: {state.results_reason or 'nobody brought them'}", well=False)
             return
         steps = self._asked(state)
         if not steps:
@@ -164,6 +171,11 @@ class Look:
             shown = [n for n, s in enumerate(ran) if any(key[:2] == (node.name, str(s.key)) for key in self.ends)]
             first = shown[0] if shown else len(ran) - 1
         return ran[max(first, 0) :]
+
+    @staticmethod
+    def _is_ansible(directory: RunDirectory, node: str, step: StepState) -> bool:
+        """Whether the step's log is written here, and not brought by the node."""
+        return bool(step.tasks) or _log(directory, node, str(step.key), OUT).exists()
 
     def _start(self, directory: RunDirectory, node: str, step: str, stream: str, first: bool) -> int:
         """Where a log is read from: where it was shown to last, or as was asked for."""
