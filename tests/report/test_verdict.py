@@ -51,7 +51,7 @@ def all_right(events: list[ev.Event]) -> bool:
     """Whether a stream, read as naively as possible, says that everything planned passed and came home."""
     excused = {e.node: i for i, e in enumerate(events) if isinstance(e, ev.NodeLost | ev.MachineFailed) and e.excused}
     events = [e for i, e in enumerate(events) if i < excused.get(e.node, len(events))]
-    planned = {e.node for e in events if isinstance(e, ev.NodePlanned)} - excused.keys()
+    planned = {e.node for e in events if e.node} - excused.keys()  # who speaks was planned, even if that line is torn
     ended = {e.node for e in events if isinstance(e, ev.NodeEnded) and e.verdict == ev.PASSED}
     home = {e.node for e in events if isinstance(e, ev.ResultsCollected)}
     bad = any(isinstance(e, ev.StepEnded) and e.verdict not in (ev.PASSED, ev.SKIPPED) for e in events)
