@@ -197,6 +197,8 @@ def _word(node: NodeState, targets: Sequence[TargetJudgement]) -> tuple[str, str
             return target.verdict, f"{target.configuration}.{target.target}: {target.reason or target.verdict}"
     if node.failure is not None:
         return ev.ERROR, node.failure.reason
+    if node.index < 0:
+        return ev.MISSING, "its plan is not known, and so neither whether all of it was done"
     return node.verdict, node.reason
 
 

@@ -96,6 +96,12 @@ def test_a_piece_of_a_stream_never_passes_by_accident(name: str, data: st.DataOb
         assert judgement.first_cause not in judgement.induced + judgement.further
 
 
+def test_a_node_without_a_plan_does_not_pass() -> None:
+    """Of a node whose plan is not known nobody can say that all of it was done."""
+    events = [e for e in stream("pass") if not isinstance(e, ev.NodePlanned)]
+    assert judge(fold(events)).verdict == ev.MISSING
+
+
 @given(st.permutations(stream("fail")))
 @settings(deadline=None, max_examples=50)
 def test_disorder_is_survived(events: list[ev.Event]) -> None:
