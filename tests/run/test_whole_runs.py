@@ -28,6 +28,7 @@ def act(run: Any, what: str) -> None:
     elif word == "signal":
         run.process.send_signal(signal.Signals[rest[0]])
     elif word == "kill-agent":
+        run.await_line(f"{rest[0]}  started on")
         os.kill(run.pid_of_agent(rest[0]), signal.SIGKILL)
     elif word == "kill-etcd":
         os.kill(run.etcd(), signal.SIGKILL)
