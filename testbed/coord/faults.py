@@ -15,6 +15,8 @@ NOT_FOUND, DENIED, EXHAUSTED, PRECONDITION, UNAUTHENTICATED = 5, 7, 8, 9, 16
 PASSING = (1, 4, 13, 14)  # cancelled, deadline, internal, unavailable: a server that stops or looks for a leader
 
 _STALE = ("user name is empty", "invalid auth token")
+# the last: a server that stops tears the connection between its gateway and itself, and calls that unknown (code 2)
+_PASSING = ("too many requests", "transport: ")
 _OUTRUN = ("auth store is old", "revision in header is old")
 
 
@@ -67,7 +69,7 @@ def fault(code: int, text: str) -> Exception:
         return Outrun(message)
     if code == UNAUTHENTICATED or stale:
         return Stale(message)
-    if code in PASSING or "too many requests" in text:
+    if code in PASSING or any(sign in text for sign in _PASSING):
         return Passing(message)
     if code == DENIED or "authentication failed" in text:
         return Denied(message)

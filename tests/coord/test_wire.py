@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from testbed.coord.faults import judge
 from testbed.coord.gateway import GatewayStore
 from testbed.coord.http1 import parse_endpoint
 from testbed.coord.memory import MemoryStore
@@ -282,3 +283,10 @@ def apply(state: dict[str, bytes], change: Change) -> None:
         del state[change.key]
     else:
         state[change.key] = change.value
+
+
+def test_a_stopping_servers_torn_gateway_is_tried_again() -> None:
+    """What a gateway answers when its server stops under it is an outage, not a refusal."""
+    torn = b'{"error":"OK: HTTP status code 200; transport: missing content-type field","code":2}'
+    with pytest.raises(OSError, match="missing content-type"):
+        judge(500, torn)
