@@ -168,11 +168,11 @@ class Barrier:
         """Open the generation if all are there; whether it is open. Raises Broken and Mismatch."""
         prefix = self._keys.generation(self._name, generation)
         while True:
+            gone = self._gone()  # before the arrivals: whoever arrived and then ended is seen to have arrived
             now = self._read(generation)
             if now.opened:
                 return True
             self._check(now)
-            gone = self._gone()
             missing = self._meeting.missing(list(now.arrivals), [m for m, (_, excused) in gone.items() if excused])
             never = [f"{m} {gone[m][0]}" for m in missing if m in gone]
             if never:

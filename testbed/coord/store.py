@@ -176,7 +176,10 @@ class Store(Protocol):
         """
 
     def watch(self, spans: Sequence[Span]) -> Watch:
-        """Watch several spans over one connection; returns once the server has accepted the watch."""
+        """Watch several spans over one connection; returns once the server has accepted the watch.
+
+        Each span's changes come in the order of their revisions; those of different spans in any order.
+        """
 
     def lease(self, seconds: float) -> Lease:
         """A new lease with that time to live (servers round up to whole seconds, at least 2)."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Dict, Optional, Sequence, Tuple
 
 from testbed.coord.keys import RunKeys
-from testbed.coord.store import Change, Span
+from testbed.coord.store import Change, Span, Store, Unchanged
 from testbed.coord.waiting import Awaited, newest
 
 ALL, ANY, VALUE = "all", "any", "value"
@@ -15,6 +15,7 @@ ALL, ANY, VALUE = "all", "any", "value"
 MAX_KEY = 1024
 """The longest key a user may set, in bytes of UTF-8; and the longest name of anything else."""
 
+_AT_ONCE = 100  # conditions of one transaction; etcd takes 128 (--max-txn-ops)
 _SHOWN = 200  # characters of a wanted value that are told
 
 
@@ -72,19 +73,37 @@ class Wanted:
 class View:
     """The wanted values as a wait sees them come and go."""
 
-    def __init__(self, keys: RunKeys, wanted: Wanted) -> None:
-        self._prefix, self._wanted = keys.values, wanted
+    def __init__(self, store: Store, keys: RunKeys, wanted: Wanted) -> None:
+        self._store, self._prefix, self._wanted = store, keys.values, wanted
         self._view: Dict[str, Tuple[bytes, int]] = {}
         self.spans = [Span(keys.value(key)) for key in dict.fromkeys(wanted.keys)]
 
     def look(self, changes: Sequence[Change]) -> Optional[Dict[str, bytes]]:
-        """What is wanted, once it is there; a value that was there and is unset again counts too, if it was enough."""
+        """What is wanted, once it is there; a value that was there and is unset again counts too, if it was enough.
+
+        Changes of several keys may come in another order than they were made in (etcd keeps the order of each watch
+        only), so that all of several keys count as there when the store says so.
+        """
         for change in sorted(changes, key=lambda c: c.revision):
             newest([change], self._view)
             found = self._wanted.among(self.values())
-            if found is not None:
+            if found is not None and (self._wanted.mode != ALL or len(self._view) == 1):
                 return found
-        return None
+        return None if self._wanted.among(self.values()) is None else self._confirm()
+
+    def _confirm(self) -> Optional[Dict[str, bytes]]:
+        """All that is wanted as it stands in the store, None where something is missing there."""
+        seen = [Unchanged(key, revision) for key, (_, revision) in self._view.items()]
+        there = self.values()
+        for start in range(0, len(seen), _AT_ONCE):
+            asked = seen[start : start + _AT_ONCE]
+            committed = self._store.commit((), asked)
+            if committed.succeeded:
+                continue
+            if len(committed.found) < len(asked):
+                return None
+            there.update((e.key[len(self._prefix) :], e.value) for e in committed.found)
+        return self._wanted.among(there)
 
     def values(self) -> Dict[str, bytes]:
         """The values that are there now."""

@@ -11,7 +11,8 @@ import pytest
 from testbed.coord.barriers import Mismatch
 from testbed.coord.peers import Peer
 from testbed.coord.scope import Aborted, BadKey, Broken, Cancel, Cancelled, Scope, WaitTimeout, Wanted
-from testbed.coord.store import MAX_VALUE, Lease, Put, StoreError, TooLarge
+from testbed.coord.store import MAX_VALUE, Change, Lease, Put, StoreError, TooLarge
+from testbed.coord.values import View
 from tests.coord.background import Background, Blocked
 from tests.coord.conftest import Backend
 
@@ -66,6 +67,33 @@ def test_wait_for_all(members: list[Member]) -> None:
     b.scope.set("x", b"again")
     assert wait.outcome() == {"x": b"again", "y": b"y", "z": b"z"}
     assert a.board.told == [{"what": "get", "names": ["x", "y", "z"], "timeout": 30, "mode": "all", "outcome": "met"}]
+
+
+def test_wait_for_all_asks_the_store(members: list[Member]) -> None:
+    """Keys whose changes come in another order than they were made in count only if they are all set at once."""
+    a, b, _ = members
+    view = View(a.store, a.scope.keys_of, Wanted(("x", "y")))
+    x, y = (a.scope.keys_of.value(key) for key in ("x", "y"))
+    b.scope.set("x", b"1")
+    (set_x,) = a.store.range(x).entries
+    b.scope.unset("x")
+    b.scope.set("y", b"2")
+    (set_y,) = a.store.range(y).entries
+    assert view.look([Change(x, b"1", set_x.revision), Change(y, b"2", set_y.revision)]) is None
+    b.scope.set("x", b"3")
+    assert view.look([Change(x, None, set_x.revision + 1)]) is None
+    assert view.look([Change(x, b"3", set_y.revision + 1)]) == {"x": b"3", "y": b"2"}
+
+
+def test_wait_for_all_of_many(members: list[Member]) -> None:
+    """More keys than one transaction takes can be waited for."""
+    a, b, _ = members
+    names = tuple(f"k{n}" for n in range(250))
+    wait = Background(a.scope.wait_for, Wanted(names), 30)
+    a.board.await_waits(1)
+    for name in names:
+        b.scope.set(name, name.encode())
+    assert wait.outcome() == {name: name.encode() for name in names}
 
 
 def test_wait_for_any(members: list[Member]) -> None:
