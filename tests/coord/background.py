@@ -29,7 +29,7 @@ class Background:
 
     def join(self) -> Background:
         """Wait for its end."""
-        self._thread.join(30)
+        self._thread.join(100)
         assert not self._thread.is_alive()
         return self
 
@@ -67,4 +67,4 @@ class Blocked:
     def await_waits(self, count: int) -> None:
         """Return when so many waits have begun in all."""
         with self._some:
-            assert self._some.wait_for(lambda: len(self.told) >= count, 30), self.told
+            assert self._some.wait_for(lambda: len(self.told) >= count, 60), self.told

@@ -144,7 +144,7 @@ def test_frozen_server(server):
 
 def test_frozen_for_longer_than_patience(server):
     """When patience is used up, calls and watches say which server did not answer."""
-    store = GatewayStore(client_of(server, answer=0.3, patience=0.5))
+    store = GatewayStore(client_of(server, answer=1, patience=2))
     reader = Reader(store.watch([SPAN]), 1)
     server.freeze()
     with pytest.raises(Unavailable, match=server.url):
@@ -316,7 +316,7 @@ def test_compacted_while_away(server):
 
 def test_hundreds_of_spans_are_accepted_at_once(server):
     """A watch of hundreds of spans is accepted whole at the first attempt, also while others write."""
-    store = GatewayStore(client_of(server, patience=0, answer=3))
+    store = GatewayStore(client_of(server, patience=0, answer=30))
     writer = GatewayStore(client_of(server))
     done = threading.Event()
 

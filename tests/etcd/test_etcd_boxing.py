@@ -228,7 +228,7 @@ def test_users_come_and_go_beside_work(tls_server: EmbeddedServer, root: Client)
         with contextlib.closing(gateway.connect(access)) as store:
             done = 0
             while not over.is_set():
-                lease = store.lease(5)
+                lease = store.lease(60)
                 store.commit([Put(f"{OWN}/{n}", b"x", lease.id)])
                 store.commit([Put(f"{OWN}/{n}", b"y")], [Unchanged(f"{OWN}/{n}/nothing")])
                 assert store.range(f"{OWN}/{n}").entries[0].value == b"y"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -162,7 +163,26 @@ true
 """
 
 
+AWAIT_ENDS = """
+import os, select, sys
+for pid in map(int, sys.argv[1:]):
+    try:
+        select.select([os.pidfd_open(pid)], [], [], 20)
+    except ProcessLookupError:
+        pass
+"""
+
+
 def left_on(lab: practice.Lab, *hosts: str) -> dict[str, str]:
-    """What runs left on the hosts (all of the lab's by default): workspaces, processes; empty where nothing is."""
-    found = {host: on_host(lab, host, LEFT).strip() for host in hosts or [h.name for h in lab.hosts]}
+    """What runs left on the hosts (all of the lab's by default): workspaces, processes; empty where nothing is.
+
+    An agent says its last word while it lives: processes have a moment to end by themselves.
+    """
+    found = {}
+    for host in hosts or [h.name for h in lab.hosts]:
+        found[host] = on_host(lab, host, LEFT).strip()
+        pids = re.findall("/proc/([0-9]+)", found[host])
+        if pids:
+            on_host(lab, host, shlex.join([sys.executable, "-c", AWAIT_ENDS, *pids]))
+            found[host] = on_host(lab, host, LEFT).strip()
     return {host: left for host, left in found.items() if left}
