@@ -23,6 +23,7 @@ from testbed.run.bursts import AnsibleBursts
 from testbed.run.directory import RunDirectory
 from testbed.run.executor import Burst, TaskResult
 from testbed.run.freeze import write_inventory
+from testbed.run.latecomers import take_in
 from testbed.run.pipeline import Options, environment_of, node_inventory, plan_of
 from testbed.run.results import unpack_results
 from testbed.run.scopes import EtcdChoice
@@ -42,22 +43,29 @@ class Cleaning:
         return any(node["clean"] for node in self.frozen["nodes"])
 
     def sweep(self) -> Iterator[str]:
-        """Fetch what was not collected, remove the workspaces that were left; a line for each node it concerns."""
+        """Fetch what was not collected, remove the workspaces that were left; a line for each node it concerns.
+
+        What was fetched goes into the run's record and reports.
+        """
         if self.options.etcd.cluster is not None:
             self._close_scope(self.options.etcd.cluster)
         state = fold(self.directory.read_events())
         left = {n.name for n in state.in_order if n.results != "collected" and n.failure is None}
+        fetched: dict[str, tuple[int, int]] = {}
         if left:
-            yield from self._fetch(left)
+            yield from self._fetch(left, fetched)
         self._remove_secrets()
+        if fetched or not state.verdict:
+            take_in(self.directory, fetched)
 
-    def _fetch(self, left: Set[str]) -> Iterator[str]:
+    def _fetch(self, left: Set[str], fetched: dict[str, tuple[int, int]]) -> Iterator[str]:
+        """Fetch these nodes' results; notes in ``fetched`` what came: node -> (bytes, files)."""
         plan, inventory = plan_of(self.options, self.frozen["run"])
         nodes = tuple(p.node.name for p in plan.nodes if p.node.name in left)
         with tempfile.TemporaryDirectory(prefix="testbed-clean-") as scratch:
             answers = self._collect(plan, inventory, nodes, Path(scratch))
         for node in nodes:
-            yield self._settle(node, answers.get(node))
+            yield self._settle(node, answers.get(node), fetched)
 
     def _remove_secrets(self) -> None:
         """Remove what a controller that was killed left in the run directory: secrets, its etcd's data."""
@@ -101,14 +109,16 @@ class Cleaning:
             executor.close()
         return answers
 
-    def _settle(self, node: str, task: TaskResult | None) -> str:
+    def _settle(self, node: str, task: TaskResult | None, fetched: dict[str, tuple[int, int]]) -> str:
         archive = self.directory.nodes / f"{node}.tar.gz"
         if task is None or not archive.exists():
             return f"{node}: nothing could be fetched: {task.message if task else 'Ansible told nothing of it'}"
+        size = archive.stat().st_size
         try:
             files = unpack_results(archive, self.directory.nodes / node)
         except LabError as error:
             return f"{node}: {error.message}"
+        fetched[node] = (size, files)
         return f"{node}: fetched {files} files, and removed its workspace"
 
 

@@ -23,6 +23,8 @@ class Journal:
     def __init__(self, path: Path, listener: Listener) -> None:
         self._file = path.open("a", encoding="utf-8")
         fcntl.flock(self._file, fcntl.LOCK_EX)  # for as long as the controller lives: so others tell whether it does
+        if _is_torn(path):
+            self._file.write("\n")  # what is written next is a line of its own
         self._listener = listener
         self._lock = threading.Lock()
         self._mirror: Callable[[Event], None] | None = None
@@ -68,3 +70,11 @@ class Journal:
     ) -> None:
         with self._lock:
             self._file.close()
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether the file ends in the middle of a line, because its writer was killed there."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 1))
+        return file.read(1) not in (b"", b"\n")

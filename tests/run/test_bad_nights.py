@@ -56,6 +56,11 @@ def test_second_interruption_does_not_wait(start: Callable[..., Any]) -> None:
     done = run.testbed("clean", run.name)
     assert done.returncode == 0, done
     finalised(run, "a", "b")
+    report = run.report()
+    assert (report["verdict"], report["exit_code"]) == ("cancelled", 130)
+    assert {n["name"]: (n["verdict"], n["results"]) for n in report["nodes"]} == {
+        "a": ("aborted", "collected"), "b": ("aborted", "collected"),
+    }  # fmt: skip
     run.check_nothing_left()
 
 
@@ -92,10 +97,20 @@ def test_killed_controller(start: Callable[..., Any]) -> None:
     run.process.wait()
     for agent in agents:
         assert wait_for_end(agent)
+    with (run.path / "events.jsonl").open("a") as journal:
+        journal.write('{"event": "torn in the mid')  # as a disk might have it
     done = run.testbed("clean", run.name)
     assert done.returncode == 0, done
     assert "a: fetched" in done.stderr
     finalised(run, "a", "b")
+    report = run.report()
+    assert (report["verdict"], report["exit_code"]) == ("error", 3)
+    assert {n["name"]: (n["verdict"], n["results"]) for n in report["nodes"]} == {
+        "a": ("error", "collected"), "b": ("error", "collected"),
+    }  # fmt: skip
+    told = run.testbed("report", run.name)
+    assert told.returncode == 0, told
+    assert "etcd was lost" in told.stdout
     run.check_nothing_left()
 
 
