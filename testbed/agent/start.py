@@ -14,7 +14,7 @@ from typing import IO, Any, Dict, List, Optional, cast
 
 from testbed.agent.answer import BUG, ETCD, Trouble, trouble_of, write_all
 from testbed.agent.plan import Plan, from_json
-from testbed.agent.workspace import Workspace, delete, hold, read_marker, write_file
+from testbed.agent.workspace import Workspace, delete, hold, note_made, read_marker, write_file
 
 PATIENCE = 15.0
 """Seconds that etcd may take to be reached at the start."""
@@ -95,7 +95,7 @@ def _read_plan(raw: bytes) -> Plan:
 
 
 def _prepare(workspace: Workspace, plan: Plan, made: List[str]) -> None:
-    """Mark the folder as a workspace."""
+    """Mark the folder as a workspace, and note what was made for it."""
     before = read_marker(workspace)["made"] if os.path.exists(workspace.marker) else []
     marker = {
         "run": plan.run,
@@ -106,6 +106,7 @@ def _prepare(workspace: Workspace, plan: Plan, made: List[str]) -> None:
         "outage": plan.outage,
     }
     write_file(workspace.marker, json.dumps(marker))
+    note_made(workspace, made)
 
 
 def _given_back(workspace: Workspace, header: Header, fresh: bool, trouble: Trouble) -> Trouble:

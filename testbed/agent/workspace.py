@@ -8,12 +8,15 @@ import os
 import signal
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Set
 
 from testbed.agent.answer import BUSY, PERMISSION, Trouble, trouble_of
 
 OWN = ".testbed"
 """The folder inside a workspace that is the agent's; everything beside it is the users'."""
+
+_MADE = ".made"
+"""The note in a run's folder of those above it that were made for it; no node is called so."""
 
 
 @dataclass(frozen=True)
@@ -184,8 +187,8 @@ def _alarm(seconds: float) -> Iterator[None]:
 def delete(workspace: Workspace, made: List[str]) -> None:
     """Delete all of the workspace and the empty folders among those ``made`` for it; raises Trouble.
 
-    The folders above it that bear the run's and our own name are ours whoever made them: of several nodes on a machine
-    it need not be the first to come that is the last to leave.
+    The folders above it that bear the run's and our own name are ours whoever made them, and so are those that
+    `note_made` was told of: of several nodes on a machine it need not be the first to come that is the last to leave.
     What is mounted below it is not ours and is not touched: then nothing is deleted.
     """
     import shutil
@@ -219,7 +222,32 @@ def delete(workspace: Workspace, made: List[str]) -> None:
     run = os.path.dirname(workspace.path)
     root = os.path.dirname(run)
     ours = [root, run] if os.path.basename(root) == OWN else [run]
-    for folder in sorted({*made, *ours}, key=len, reverse=True):
+    _remove_empty({*made, *ours})
+    _remove_empty({*ours, *_noted(run)})
+
+
+def note_made(workspace: Workspace, made: List[str]) -> None:
+    """Note for whoever of the run is the last to leave this machine which of ``made`` lie above the run's folder."""
+    run = os.path.dirname(workspace.path)
+    above = [folder for folder in made if run.startswith(folder + os.sep)]
+    if above:
+        write_file(os.path.join(run, _MADE), json.dumps(above))
+
+
+def _noted(run: str) -> List[str]:
+    """What was noted, once nothing else is left in the run's folder; the note is gone then."""
+    note = os.path.join(run, _MADE)
+    with suppress(OSError, ValueError, TypeError):  # nothing was; or another node is the last, at this moment
+        if os.listdir(run) == [_MADE]:
+            with open(note, encoding="utf-8") as file:
+                above = [str(folder) for folder in json.load(file)]
+            os.unlink(note)
+            return [folder for folder in above if run.startswith(folder + os.sep)]
+    return []
+
+
+def _remove_empty(folders: Set[str]) -> None:
+    for folder in sorted(folders, key=len, reverse=True):
         with suppress(OSError):  # other nodes of the machine may live beside this one
             os.rmdir(folder)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from testbed.agent.workspace import is_held, read_pid
-from tests.agent.machine import Machine, step
+from testbed.agent.workspace import Workspace, is_held, read_pid, wait_free
+from tests.agent.machine import LIMIT, Machine, step
 from tests.coord.etcd_process import EtcdProcess
 
 REPORTING = 'echo out; echo err >&2; mkdir "$TESTBED_REPORTS/sub"; echo r > "$TESTBED_REPORTS/sub/r.txt"'
@@ -44,6 +44,21 @@ def test_remove(machine: Machine) -> None:
     assert machine.ask("remove")[0] == {
         "ok": True, "killed": False, "processes": [], "removed": machine.workspace.path,
     }  # fmt: skip
+    assert list(machine.root.iterdir()) == []
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_last_node_leaves_nothing(machine: Machine, first: int) -> None:
+    """Of two nodes on a machine, whichever leaves last removes the folders that were made for the first."""
+    homes = [machine.workspace, Workspace(str(Path(machine.workspace.path).with_name("n1")))]
+    for index, home in enumerate(homes):
+        plan = machine.plan(step("clean", "main", "true"), node=f"n{index}", index=index)
+        assert machine.start(plan, workspace=home.path)["ok"]
+        assert wait_free(home, LIMIT)
+    for home in (homes[first], homes[1 - first]):
+        assert (machine.root / "lab").exists()
+        machine.workspace = home
+        assert machine.ask("remove")[0]["ok"]
     assert list(machine.root.iterdir()) == []
 
 
