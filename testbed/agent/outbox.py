@@ -1,4 +1,4 @@
-"""What a node tells: events and notes to etcd, in order, at least once, and every event into a file at hand."""
+"""What a node tells: events and notes to etcd, in order, each event once, and every event into a file at hand."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, Callable, Dict, List, Optional, Type, Union
 
 from testbed.agent.answer import write_all
 from testbed.coord.keys import RunKeys
-from testbed.coord.sender import Job, Sender
-from testbed.coord.store import Operation, Put, Store
+from testbed.coord.sender import Job, Once, Sender
+from testbed.coord.store import Operation, Store
 from testbed.events import Event, Notice, encode
 
 
@@ -43,11 +43,11 @@ class Outbox:
         with self._lock:
             self.send(self.record(kind, **fields))
 
-    def record(self, kind: Type[Event], **fields: Any) -> Put:
+    def record(self, kind: Type[Event], **fields: Any) -> Once:
         """Number an event and write it to the journal; what is given back is still to be sent."""
         with self._lock:
             text = encode(kind(at=time.time(), node=self._node, **fields))
-            operation = Put(self._keys.event(self._node, self._sequence), text.encode("utf-8", "replace"))
+            operation = Once(self._keys.event(self._node, self._sequence), text.encode("utf-8", "replace"))
             self._sequence += 1
             broken = self._append(operation.value + b"\n")
         for listener in self._listeners:

@@ -6,7 +6,7 @@ import queue
 import threading
 from typing import Any, Callable, List, Optional, Union
 
-from testbed.coord.store import Operation, Put, Store, StoreError
+from testbed.coord.store import Operation, Put, Store, StoreError, Unchanged
 
 BATCH = 64
 """Operations that one transaction takes; etcd's own limit is 128."""
@@ -15,6 +15,10 @@ BATCH_BYTES = 512 * 1024
 """Bytes of values that one transaction takes; etcd's own limit for a request is 1.5 MiB."""
 
 Job = Callable[[], Any]
+
+
+class Once(Put):
+    """Set a key that nobody else sets, never twice: one that is there with this value was set by a lost answer."""
 
 
 class Sender:
@@ -58,10 +62,20 @@ class Sender:
                 if callable(work):
                     work()
                 else:
-                    self._store.commit(self._batch(work))
+                    self._commit(self._batch(work))
             except StoreError as error:
                 self._lost = True
                 self._lost_call(str(error))
+
+    def _commit(self, batch: List[Operation]) -> None:
+        conditions = [Unchanged(o.key) for o in batch if isinstance(o, Once)]
+        committed = self._store.commit(batch, conditions)
+        if committed.succeeded:
+            return
+        there = {entry.key: entry.value for entry in committed.found}
+        for operation in batch:
+            if isinstance(operation, Once) and there.get(operation.key) != operation.value:
+                raise StoreError(f"somebody else writes what is written here alone: {operation.key}")
 
     def _take(self) -> Union[Operation, Job, None]:
         """The next piece of work; None at the end."""

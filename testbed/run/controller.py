@@ -21,7 +21,7 @@ from testbed.coord.feed import Feed
 from testbed.coord.gateway import connect
 from testbed.coord.keys import RunKeys, end_of
 from testbed.coord.scope import Scope
-from testbed.coord.sender import Sender
+from testbed.coord.sender import Once, Sender
 from testbed.coord.session import Session
 from testbed.coord.store import Change, Lease, Put, Span, Store, StoreError
 from testbed.errors import SURROUNDINGS, Interrupted, LabError, TestbedError
@@ -270,7 +270,7 @@ def _mirror(journal: Journal, store: Store, keys: RunKeys, lose: Callable[[objec
     """Send the controller's own events to etcd, so that a screen can attach from anywhere."""
     sender, numbers = Sender(store, lose), count()
     sender.start()
-    journal.mirror(lambda event: sender.send(Put(keys.event(WRITER, next(numbers)), events.encode(event).encode())))
+    journal.mirror(lambda event: sender.send(Once(keys.event(WRITER, next(numbers)), events.encode(event).encode())))
     try:
         yield
     finally:

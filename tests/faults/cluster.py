@@ -26,8 +26,33 @@ class Cluster:
 
     def start(self) -> None:
         """Start all members, and switch authentication on."""
+        self._start_members()
+        for words in (
+            ["user", "add", f"root:{self._password}"],
+            ["role", "add", "root"],
+            ["user", "grant-role", "root", "root"],
+            ["auth", "enable"],
+        ):
+            self._etcdctl(",".join(self.urls), *words)
+
+    def revive(self) -> None:
+        """Start the members that were killed on what data they have; returns when they know what the others know."""
+        dead = [url for url in self.urls if url not in self._members]
+        self._start_members()
+        for url in dead:
+            self._etcdctl(url, "--user", f"root:{self._password}", "get", "nothing")
+
+    def _etcdctl(self, endpoints: str, *words: str) -> None:
+        """Have etcd's own client do something, as soon as it can be done."""
+        patient = ["--dial-timeout", "60s", "--command-timeout", "60s"]
+        command = [Path(self._binary).with_name("etcdctl"), "--endpoints", endpoints, *patient, *words]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+    def _start_members(self) -> None:
         initial = ",".join(f"m{n}={peer}" for n, peer in enumerate(self._peers))
         for n, (url, peer) in enumerate(zip(self.urls, self._peers, strict=True)):
+            if url in self._members:
+                continue
             self._members[url] = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", self._binary, "--name", f"m{n}", "--data-dir", f"data-{n}",
                  "--listen-client-urls", url, "--advertise-client-urls", url, "--listen-peer-urls", peer,
@@ -35,15 +60,6 @@ class Cluster:
                  "--election-timeout", "500", "--unsafe-no-fsync", "--bcrypt-cost", "4", "--log-level", "error"],
                 cwd=self._directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
-        etcdctl = [Path(self._binary).with_name("etcdctl"), "--endpoints", ",".join(self.urls)]
-        patient = ["--dial-timeout", "60s", "--command-timeout", "60s"]
-        for words in (
-            ["user", "add", f"root:{self._password}"],
-            ["role", "add", "root"],
-            ["user", "grant-role", "root", "root"],
-            ["auth", "enable"],
-        ):
-            subprocess.run([*etcdctl, *patient, *words], check=True, stdout=subprocess.DEVNULL)
 
     def kill_leader(self) -> None:
         """Kill -9 of the member that leads."""

@@ -33,6 +33,21 @@ nodes:
 """
 """Two nodes that call each other, one value after the other, each waiting for the next."""
 
+MARCHERS = ("a", "b", "c")
+
+MARCH = """
+deployment: march
+finalise: all
+configurations:
+  marcher:
+    test: python3 {program} {folder} {rounds} {gates}
+nodes:
+  a: {{configurations: [marcher]}}
+  b: {{configurations: [marcher]}}
+  c: {{configurations: [marcher]}}
+"""
+"""`MARCHERS` keep step by barriers, values, numbers and messages; the program is `march.py`."""
+
 
 @pytest.fixture(autouse=True)
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -7,15 +7,19 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from testbed.coord.gateway import connect
 from testbed.coord.keys import RunKeys, end_of
 from testbed.coord.scope import Scope
-from tests.coord.etcd_process import DISTRO, EtcdProcess, encode, find_binary, post
+from testbed.events import encode
+from testbed.run.phases import own_events
+from tests.coord.etcd_process import DISTRO, EtcdProcess, find_binary, post
+from tests.coord.etcd_process import encode as as_key
 from tests.faults.cluster import Cluster
-from tests.faults.conftest import PING_PONG
+from tests.faults.conftest import MARCH, MARCHERS, PING_PONG
 from tests.faults.live import LiveRun, etcd_of, on_cluster
 
 PASSWORD = "root-secret"
@@ -62,6 +66,58 @@ def test_the_runs_own_etcd_is_killed(start: Callable[..., LiveRun]) -> None:
     assert [n for n in run.notices() if "SIGKILL" in n and "started again" in n] == run.notices()
 
 
+def start_march(start: Callable[..., LiveRun], folder: Path, rounds: int, gates: list[int], **options: Any) -> LiveRun:
+    """A run in which three nodes keep step; the gated rounds wait for `open_gate`."""
+    for gate in gates:
+        os.mkfifo(folder / f"gate.{gate}")
+    gated = " ".join(map(str, gates))
+    program = Path(__file__).with_name("march.py")
+    return start(MARCH.format(program=program, folder=folder, rounds=rounds, gates=gated), **options)
+
+
+def await_gate(run: LiveRun, gate: int) -> None:
+    """Block until all but the last node wait at that gate's barrier."""
+    for node in MARCHERS[:-1]:
+        run.await_event("wait_started", node=node, what="barrier", names=[f"gate.{gate}"])
+
+
+def open_gate(folder: Path, gate: int) -> None:
+    """Let the last node come to that barrier."""
+    (folder / f"gate.{gate}").write_text("go\n")
+
+
+def assert_all_kept_step(run: LiveRun, rounds: int) -> None:
+    """Nobody went through a barrier alone; each number, message, wait and event came once and in its order."""
+    assert run.end().judgement.exit_code == 0, run.events
+    taken = [int(n) for node in MARCHERS for n in run.report(node, "taken").split()]
+    assert sorted(taken) == list(range(rounds * len(MARCHERS)))
+    heard = [run.report(node, "messages").splitlines() for node in MARCHERS]
+    assert heard[0] == heard[1] == heard[2]
+    for node in MARCHERS:
+        assert [m for m in heard[0] if m.startswith(node)] == [f"{node} {n}" for n in range(rounds)]
+        assert len(run.all_of("value_set", node=node, key=f"at.{node}")) == rounds
+        own = [encode(e) for e in own_events(run.directory.nodes / node / "events.jsonl", node)]
+        told = [encode(e) for e in run.events if e.node == node]
+        assert [line for line in told if line in own] == own
+        started = [e.wait for e in run.all_of("wait_started", node=node)]  # type: ignore[attr-defined]
+        assert sorted(e.wait for e in run.all_of("wait_ended", node=node)) == started  # type: ignore[attr-defined]
+
+
+def test_etcd_is_killed_among_barriers(start: Callable[..., LiveRun], tmp_path: Path) -> None:
+    """Kill -9 while nodes wait at a barrier, and twice more among hundreds: all stay in step, nothing is done twice."""
+    run = start_march(start, tmp_path, 150, [30])
+    await_gate(run, 30)
+    os.kill(etcd_of(run.directory.path), signal.SIGKILL)
+    open_gate(tmp_path, 30)
+    run.await_event("notice", count=1)
+    for kill, key in ((2, "go.60"), (3, "go.100")):
+        await_value(run, key)
+        os.kill(etcd_of(run.directory.path), signal.SIGKILL)
+        run.await_event("notice", count=kill)
+    assert_all_kept_step(run, 150)
+    assert [n for n in run.notices() if "SIGKILL" in n and "started again" in n] == run.notices()
+
+
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """Three members with authentication."""
@@ -82,6 +138,19 @@ def test_the_leader_of_a_cluster_is_killed(start: Callable[..., LiveRun], cluste
     assert_all_came_once(run, 30)
     assert cluster.users() == ["root"]
     assert any("CVE-2026-33343" in n for n in run.notices())  # this version's leaks are named
+
+
+def test_leaders_are_killed_among_barriers(start: Callable[..., LiveRun], cluster: Cluster, tmp_path: Path) -> None:
+    """Two leaders of a cluster are killed, while nodes wait at a barrier and among many: all stay in step."""
+    run = start_march(start, tmp_path, 150, [30], etcd=on_cluster(cluster.urls, PASSWORD))
+    await_gate(run, 30)
+    cluster.kill_leader()
+    open_gate(tmp_path, 30)
+    await_value(run, "go.60")
+    cluster.revive()
+    cluster.kill_leader()
+    assert_all_kept_step(run, 150)
+    assert cluster.users() == ["root"]
 
 
 @pytest.fixture
@@ -147,5 +216,5 @@ def test_nothing_of_a_run_stays_on_the_labs_etcd(start: Callable[..., LiveRun], 
     token = str(post(lab_etcd, "/v3/auth/authenticate", {"name": "root", "password": PASSWORD})["token"])
     assert post(lab_etcd, "/v3/auth/user/list", {}, token=token)["users"] == ["root"]
     assert post(lab_etcd, "/v3/auth/role/list", {}, token=token)["roles"] == ["root"]
-    everything = {"key": encode("/"), "range_end": encode(end_of("/")), "count_only": True}
+    everything = {"key": as_key("/"), "range_end": as_key(end_of("/")), "count_only": True}
     assert "count" not in post(lab_etcd, "/v3/kv/range", everything, token=token)

@@ -1,0 +1,95 @@
+"""What was written when its answer got lost: done once, and never again over what others have written since."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+
+import pytest
+
+from testbed.coord.gateway import GatewayStore
+from testbed.coord.keys import RunKeys, end_of
+from testbed.coord.sender import Once, Sender
+from testbed.coord.store import Change, Put, Span
+from testbed.coord.wire import Client
+from tests.coord.etcd_process import DISTRO, EtcdProcess, client_of, start_server
+from tests.coord.lossy import Relay
+
+KEYS = RunKeys("r1")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdProcess]:
+    """A server for all tests here."""
+    server = start_server(DISTRO, False, tmp_path_factory.mktemp("etcd"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def relay(server: EtcdProcess) -> Iterator[Relay]:
+    """What loses answers of that server."""
+    relay = Relay(server.port)
+    yield relay
+    relay.close()
+
+
+@pytest.fixture
+def direct(server: EtcdProcess) -> Iterator[GatewayStore]:
+    """A store that loses nothing; the run's keys are gone when the test is over."""
+    store = GatewayStore(client_of(server))
+    yield store
+    store.client.call("/v3/kv/deleterange", {"key": _as_json(KEYS.span[0]), "range_end": _as_json(KEYS.span[1])})
+    store.close()
+
+
+@pytest.fixture
+def store(relay: Relay) -> Iterator[GatewayStore]:
+    """A store whose answers get lost."""
+    store = GatewayStore(Client([relay.url]))
+    yield store
+    store.close()
+
+
+def _as_json(key: str) -> str:
+    return base64.b64encode(key.encode()).decode()
+
+
+def history(store: GatewayStore, since: int, prefix: str, last: str) -> list[Change]:
+    """All that was done below a prefix after that revision, up to the change of the key ``last``."""
+    changes: list[Change] = []
+    watch = store.watch([Span(prefix, end_of(prefix), since + 1)])
+    for batch in watch:
+        changes += batch
+        if batch[-1].key == last:
+            watch.close()
+    return changes[:-1]
+
+
+def test_events_are_written_once(relay: Relay, store: GatewayStore, direct: GatewayStore) -> None:
+    """An event whose answer was lost stands in the store's history once, and those after it follow in order."""
+    errors: list[str] = []
+    sender = Sender(store, errors.append)
+    began = direct.range("x").revision
+    relay.lose(_as_json(KEYS.event("a", 1)).encode())
+    sender.start()
+    for number in range(3):
+        sender.send(Once(KEYS.event("a", number), b"%d" % number))
+    assert sender.close()
+    assert relay.lost.is_set()
+    assert errors == []
+    direct.commit([Put(KEYS.events + "z", b"")])
+    seen = history(direct, began, KEYS.events, KEYS.events + "z")
+    assert [(c.key, c.value) for c in seen] == [(KEYS.event("a", n), b"%d" % n) for n in range(3)]
+
+
+def test_somebody_else_writes_ones_events(store: GatewayStore, direct: GatewayStore) -> None:
+    """An event's place that was taken by another value is told, and nothing is written over it."""
+    errors: list[str] = []
+    sender = Sender(store, errors.append)
+    direct.commit([Put(KEYS.event("a", 0), b"theirs")])
+    sender.start()
+    sender.send(Once(KEYS.event("a", 0), b"ours"))
+    assert sender.close()
+    assert errors == [f"somebody else writes what is written here alone: {KEYS.event('a', 0)}"]
+    assert direct.range(KEYS.event("a", 0)).entries[0].value == b"theirs"
