@@ -72,24 +72,30 @@ class GatewayStore:
         answer = self.client.call("/v3/kv/range", body)
         return Snapshot(_entries(answer), _revision(answer))
 
-    def commit(self, operations: Sequence[Operation], conditions: Sequence[Unchanged] = ()) -> Committed:
-        """Do all operations at one revision if all conditions hold, else none."""
+    def commit(
+        self, operations: Sequence[Operation], conditions: Sequence[Unchanged] = (), counted: Span | None = None
+    ) -> Committed:
+        """Do all operations at one revision if all conditions hold, else none; count the keys in ``counted`` after."""
         check_size(operations)
-        if not conditions and len(operations) == 1:
+        if not conditions and not counted and len(operations) == 1:
             path, body = _direct(operations[0])
             return Committed(True, _revision(self.client.call(path, body)))
+        counting = [_count(counted)] if counted else []
         answer = self.client.call(
             "/v3/kv/txn",
             {
                 "compare": [_compare(c) for c in conditions],
-                "success": [_operation(o) for o in operations],
+                "success": [*(_operation(o) for o in operations), *counting],
                 "failure": [{"request_range": {"key": _encode(c.key)}} for c in conditions],
             },
         )
         succeeded = bool(answer.get("succeeded", False))
-        parts = [] if succeeded else answer.get("responses", [])
+        parts = answer.get("responses", [])
+        if succeeded:
+            count = int(parts[-1]["response_range"].get("count", 0)) if counted else 0
+            return Committed(True, _revision(answer), count=count)
         found = tuple(e for part in parts for e in _entries(part.get("response_range", {})))
-        return Committed(succeeded, _revision(answer), found)
+        return Committed(False, _revision(answer), found)
 
     def watch(self, spans: Sequence[Span]) -> GatewayWatch:
         """Watch several spans over one connection; returns once etcd has accepted them all."""
@@ -329,6 +335,11 @@ def _direct(operation: Operation) -> tuple[str, dict[str, Any]]:
 
 def _operation(operation: Operation) -> dict[str, Any]:
     return {"request_put" if isinstance(operation, Put) else "request_delete_range": _body(operation)}
+
+
+def _count(span: Span) -> dict[str, Any]:
+    body = {"key": _encode(span.start), "count_only": True}
+    return {"request_range": {**body, "range_end": _encode(span.end)} if span.end else body}
 
 
 def _compare(condition: Unchanged) -> dict[str, Any]:

@@ -160,8 +160,8 @@ class RunKeys:
         return f"{self.barrier(name)}{generation:08d}/"
 
     def sequence(self, name: str) -> str:
-        """A sequence: JSON ``{next, by}``."""
-        return f"{self.prefix}sequences/{quote(name)}"
+        """Prefix of a sequence's draws: ``<member>.<nonce>`` each; the first created has the number 0."""
+        return f"{self.prefix}sequences/{quote(name)}/"
 
     def lock(self, name: str) -> str:
         """Prefix of a lock's queue: ``<member>.<nonce>`` each, on a lease; the first created holds it."""

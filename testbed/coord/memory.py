@@ -52,8 +52,10 @@ class MemoryStore:
         with self._ready():
             return Snapshot(self._find(Span(start, end)), self._revision)
 
-    def commit(self, operations: Sequence[Operation], conditions: Sequence[Unchanged] = ()) -> Committed:
-        """Do all operations at one revision if all conditions hold, else none."""
+    def commit(
+        self, operations: Sequence[Operation], conditions: Sequence[Unchanged] = (), counted: Span | None = None
+    ) -> Committed:
+        """Do all operations at one revision if all conditions hold, else none; count the keys in ``counted`` after."""
         check_size(operations)
         _check_keys(operations)
         with self._ready():
@@ -65,7 +67,7 @@ class MemoryStore:
                 if isinstance(operation, Put) and operation.lease and operation.lease not in self._leases:
                     raise LeaseExpired(f"there is no lease {operation.lease:x}")
             self._apply(operations)
-            return Committed(True, self._revision)
+            return Committed(True, self._revision, count=len(self._find(counted)) if counted else 0)
 
     def watch(self, spans: Sequence[Span]) -> MemoryWatch:
         """Watch several spans."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -167,17 +166,10 @@ class Scope:
 
     def next(self, name: str) -> int:
         """Take the next number of a sequence: 0, 1, 2 ..., each once in the run."""
+        from testbed.coord.sequences import draw
+
         check_key(name, "sequence's name")
-        key = self.keys_of.sequence(name)
-        found = self._store.range(key).entries
-        while True:
-            number = _read_next(key, found[0].value) if found else 0
-            told = json.dumps({"next": number + 1, "by": os.urandom(8).hex()}).encode()
-            condition = Unchanged(key, found[0].revision if found else 0)
-            committed = self._store.commit([Put(key, told)], [condition])
-            found = committed.found
-            if committed.succeeded or (found and found[0].value == told):  # after a lost answer it finds its own
-                return number
+        return draw(self._store, self.keys_of, name, self.member)
 
     @contextmanager
     def lock(self, name: str, timeout: Optional[float] = None, cancelled: Optional[Cancel] = None) -> Iterator[Held]:
@@ -258,13 +250,6 @@ class Scope:
 def _check_size(value: bytes, what: str) -> None:
     if len(value) > MAX_VALUE:
         raise TooLarge(f"{what} holds {len(value)} bytes; the limit is {MAX_VALUE} bytes (1 MiB)")
-
-
-def _read_next(key: str, raw: bytes) -> int:
-    try:
-        return int(json.loads(raw)["next"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise StoreError(f"{key} holds no sequence: {raw[:80]!r}") from error
 
 
 __all__ = [

@@ -105,11 +105,15 @@ class Unchanged:
 
 @dataclass(frozen=True)
 class Committed:
-    """Whether the conditions held; if not, nothing was written and ``found`` are the conditions' keys as they are."""
+    """Whether the conditions held; if not, nothing was written and ``found`` are the conditions' keys as they are.
+
+    ``count`` is how many keys there were in what was to be counted, when the operations were done.
+    """
 
     succeeded: bool
     revision: int
     found: Tuple[Entry, ...] = ()
+    count: int = 0
 
 
 @dataclass(frozen=True)
@@ -168,8 +172,13 @@ class Store(Protocol):
     def range(self, start: str, end: str = "") -> Snapshot:
         """The key ``start``, or all keys in ``[start, end)``."""
 
-    def commit(self, operations: Sequence[Operation], conditions: Sequence[Unchanged] = ()) -> Committed:
-        """Do all operations at one revision if all conditions hold, else none.
+    def commit(
+        self,
+        operations: Sequence[Operation],
+        conditions: Sequence[Unchanged] = (),
+        counted: Optional[Span] = None,
+    ) -> Committed:
+        """Do all operations at one revision if all conditions hold, else none; count the keys in ``counted`` after.
 
         After a lost answer the commit may have been done; it is tried again, so that unconditional puts and deletes
         happen at least once and a conditional one may find its own work (compare the value found with one's own).

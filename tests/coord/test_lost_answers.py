@@ -9,6 +9,7 @@ import pytest
 
 from testbed.coord.gateway import GatewayStore
 from testbed.coord.keys import RunKeys, end_of
+from testbed.coord.scope import Scope
 from testbed.coord.sender import Once, Sender
 from testbed.coord.store import Change, Put, Span
 from testbed.coord.wire import Client
@@ -93,3 +94,27 @@ def test_somebody_else_writes_ones_events(store: GatewayStore, direct: GatewaySt
     assert sender.close()
     assert errors == [f"somebody else writes what is written here alone: {KEYS.event('a', 0)}"]
     assert direct.range(KEYS.event("a", 0)).entries[0].value == b"theirs"
+
+
+def scopes_of(relay: Relay, store: GatewayStore, direct: GatewayStore, marker: str) -> tuple[Scope, Scope]:
+    """A member whose next answer to what holds that marker is lost, and one that loses nothing."""
+    relay.lose(marker.encode())
+    return Scope(store, KEYS.run, "a"), Scope(direct, KEYS.run, "b")
+
+
+def test_a_number_is_drawn_once(relay: Relay, store: GatewayStore, direct: GatewayStore) -> None:
+    """A number whose answer was lost is still the caller's, and no other is missing for it."""
+    ours, theirs = scopes_of(relay, store, direct, "/v3/kv/txn")
+    assert [theirs.next("s"), ours.next("s"), theirs.next("s"), ours.next("s")] == [0, 1, 2, 3]
+    assert relay.lost.is_set()
+
+
+def test_a_message_is_published_once(relay: Relay, store: GatewayStore, direct: GatewayStore) -> None:
+    """A message whose answer was lost stands in the stream once."""
+    ours, theirs = scopes_of(relay, store, direct, "/v3/kv/txn")
+    ours.publish("t", b"one")
+    theirs.publish("t", b"two")
+    assert relay.lost.is_set()
+    assert list(theirs.subscribe("t", 2, 10)) == [b"one", b"two"]
+    assert len(direct.range(KEYS.topic("t"), end_of(KEYS.topic("t"))).entries) == 2
+    theirs.close()

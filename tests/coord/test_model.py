@@ -53,8 +53,10 @@ class Mortal:
     def range(self, start: str, end: str = "") -> Snapshot:
         return self._alive().range(start, end)
 
-    def commit(self, operations: list[Operation], conditions: tuple[Unchanged, ...] = ()) -> Committed:
-        return self._alive().commit(operations, conditions)
+    def commit(
+        self, operations: list[Operation], conditions: tuple[Unchanged, ...] = (), counted: Span | None = None
+    ) -> Committed:
+        return self._alive().commit(operations, conditions, counted)
 
     def watch(self, spans: list[Span]) -> Watch:
         return self._alive().watch(spans)

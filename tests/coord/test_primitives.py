@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
 from testbed.coord.barriers import Mismatch
 from testbed.coord.peers import Peer
 from testbed.coord.scope import Aborted, BadKey, Broken, Cancel, Cancelled, Scope, WaitTimeout, Wanted
-from testbed.coord.store import MAX_VALUE, Change, Lease, Put, StoreError, TooLarge
+from testbed.coord.store import (
+    MAX_VALUE,
+    Change,
+    Committed,
+    Lease,
+    Operation,
+    Put,
+    Span,
+    Store,
+    StoreError,
+    TooLarge,
+    Unchanged,
+)
 from testbed.coord.values import View
 from tests.coord.background import Background, Blocked
 from tests.coord.conftest import Backend
@@ -286,6 +298,34 @@ def test_each_number_once(members: list[Member]) -> None:
     numbers = [number for call in taken for number in call.outcome()]
     assert sorted(numbers) == list(range(90))
     assert members[0].scope.next("s/2") == 0
+
+
+class Counting:
+    """A store of which it is known how often it was asked."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.commits: list[Committed] = []
+        self.range, self.watch, self.lease, self.close = store.range, store.watch, store.lease, store.close
+
+    def commit(
+        self, operations: Sequence[Operation], conditions: Sequence[Unchanged] = (), counted: Span | None = None
+    ) -> Committed:
+        """Do it, and keep what came of it."""
+        committed = self._store.commit(operations, conditions, counted)
+        self.commits.append(committed)
+        return committed
+
+
+def test_who_draws_is_in_nobodys_way(members: list[Member], backend: Backend) -> None:
+    """However many draw at once, each draw is one transaction: none fails and is tried again; later is higher."""
+    store = Counting(backend.store())
+    scopes = [Scope(store, "r1", m.scope.by, nodes=PEERS) for m in members]
+    taken = [Background(lambda s=s: [s.next("crowd") for _ in range(10)]) for s in scopes * 10]
+    drawn = [call.outcome() for call in taken]
+    assert sorted(number for numbers in drawn for number in numbers) == list(range(300))
+    assert all(numbers == sorted(numbers) for numbers in drawn)
+    assert [c.succeeded for c in store.commits] == [True] * 300
 
 
 # --- locks ------------------------------------------------------------------------------------------------------------

@@ -136,6 +136,18 @@ def test_condition_that_fails_writes_nothing_and_tells_what_stands(backend):
     assert values(store, backend.prefix) == {"flag": b"third"}
 
 
+def test_a_commit_counts_what_it_leaves(backend):
+    """A commit tells how many keys a span holds after it, its own among them; one whose conditions fail tells none."""
+    store, prefix = backend.store(), backend.prefix
+    span = Span(prefix, end_of(prefix))
+    assert store.commit([Put(prefix + "a", b"")], [Unchanged(prefix + "a")], span).count == 1
+    assert store.commit([Put(prefix + "b", b""), Put(prefix + "c", b"")], counted=span).count == 3
+    assert store.commit([Put(prefix + "b", b"again")], counted=span).count == 3
+    assert store.commit([Delete(prefix + "a")], counted=span).count == 2
+    assert store.commit([Delete(prefix + "b")], counted=Span(prefix + "b")).count == 0
+    assert store.commit([Put(prefix + "c", b"")], [Unchanged(prefix + "c")], span).count == 0
+
+
 def test_created_stays_while_revision_moves(backend):
     """An entry keeps the revision of its creation until it is deleted."""
     store = backend.store()

@@ -174,7 +174,7 @@ def test_the_architecture_has_every_key() -> None:
         keys.left("NODE"),
         keys.asked("NODE"),
         keys.doing("NODE"),
-        keys.sequence("NAME"),
+        f"{keys.sequence('NAME')}NODE.NONCE",
         f"{keys.barrier('NAME')}GENERATION/NODE",
         keys.arrivals("NAME", "NODE"),
         f"{keys.lock('NAME')}NODE.NONCE",
