@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 from testbed.coord.peers import Peer as Peer
+from testbed.events import FINALISE
 
 RUN, ANSIBLE, SERVICE = "run", "ansible", "service"
 """The kinds of steps: a script that the agent runs, Ansible content that the controller runs, a service to start."""
@@ -59,6 +60,18 @@ class Plan:
     liveness: float = 15.0  # time to live of the agent's lease
     outage: float = 120.0  # how long etcd may be away
     delivery: int = 0  # bytes up to which results go home through etcd; larger ones wait to be fetched
+
+
+def longest_end(steps: Sequence[PlannedStep], finalise_timeout: float, grace: float) -> float:
+    """Seconds that a node with these steps may take, by its own rules, from an abort to its end.
+
+    A `post` of the step that failed comes first; then all finalise steps, those with a time of their own beside the
+    time that the others share. Whatever is stopped meanwhile may take the grace.
+    """
+    last = [step for step in steps if step.target == FINALISE]
+    post = any(step.step == "post" and step.target != FINALISE for step in steps)
+    own = sum(step.timeout for step in last if step.timeout is not None)
+    return (1 + post) * finalise_timeout + own + (3 + len(last)) * grace
 
 
 def to_json(plan: Plan) -> str:

@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from typing import IO, Any, Dict, List, Optional, cast
 
 from testbed.agent.answer import BUG, ETCD, Trouble, trouble_of, write_all
-from testbed.agent.plan import Plan, from_json
+from testbed.agent.plan import Plan, from_json, longest_end
 from testbed.agent.workspace import Workspace, delete, hold, note_made, read_marker, write_file
 
 PATIENCE = 15.0
 """Seconds that etcd may take to be reached at the start."""
+
+PACKING = 30.0
+"""Seconds beyond all of a node's own limits that somebody who has told its agent to end waits for that."""
 
 ANSWER_PATIENCE = 60.0
 """Seconds until an agent must have said how its start went; it does by itself long before."""
@@ -102,7 +105,7 @@ def _prepare(workspace: Workspace, plan: Plan, made: List[str]) -> None:
         "node": plan.node,
         "made": list(dict.fromkeys([*before, *made])),
         "grace": plan.grace,
-        "end": 2 * plan.finalise_timeout + 4 * plan.grace + 30,
+        "end": longest_end(plan.steps, plan.finalise_timeout, plan.grace) + PACKING,
         "outage": plan.outage,
     }
     write_file(workspace.marker, json.dumps(marker))

@@ -26,12 +26,16 @@ from testbed.spec.model import Deployment
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The times by which a run's nodes live, in seconds; the spec sets the last two."""
+    """The times by which a run's nodes live, in seconds; the spec sets ``liveness`` and ``outage``.
+
+    ``slack``: beyond all of a node's own limits before the controller takes it for stuck.
+    """
 
     finalise: float = 120.0
     grace: float = 10.0
     liveness: float = 15.0
     outage: float = 120.0
+    slack: float = 30.0
 
 
 def timing_of(deployment: Deployment) -> Timing:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from testbed import events
+from testbed.agent.plan import longest_end
 from testbed.compile.plan import RunPlan, step_name
 from testbed.coord.keys import RunKeys, end_of
 from testbed.coord.scope import Scope
@@ -47,9 +48,6 @@ LINGER = 0.15
 
 UNDER_WAY = (STARTING, RUNNING, WANTING, SERVING, PUBLISHED)
 """The phases of a node whose agent may live."""
-
-SLACK = 30.0
-"""Seconds beyond all of a node's own limits before the controller takes it for stuck."""
 
 
 class Loop:
@@ -452,4 +450,6 @@ class Loop:
 
     def _own_limits(self) -> float:
         """Seconds that a node may need by its own rules from an abort to its end, and some more."""
-        return 3 * self._timing.grace + self._timing.finalise + SLACK
+        timing = self._timing
+        nodes = (longest_end(p.steps, timing.finalise, timing.grace) for p in self._plan.nodes)
+        return max(nodes) + timing.slack

@@ -72,6 +72,8 @@ def test_case(name: str, start: Callable[..., Any]) -> None:
         assert text in (run.path / place).read_text(errors="replace"), place
     for text in expect.get("screen", []):
         assert text in told, told
+    for text in expect.get("never", []):
+        assert text not in told, told
     run.check_nothing_left()
     assert (run.path / "reports.tar.gz").stat().st_size > 0
     assert (run.path / "junit.xml").read_text().startswith("<?xml")
