@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.errors import LabError, TestbedError, UsageError
+from testbed.resources import playbooks
 
 PATIENCE = 120.0
 """How long an inventory (a script may ask a cloud) can take, in seconds."""
@@ -79,9 +80,7 @@ def load(
 
     Group and host variables beside the inventory and beside ``playbook_dir`` are in it, vaulted files opened with
     ``vault_password_file``, inline-vaulted values kept as they are. The machines stand in the order in which a play
-    over ``all`` meets them. That order is not in the export (hosts written directly under ``all`` lose their place), so
-    a second Ansible process is asked for it at the same time. A ``remote_user`` or ``transport`` set in ansible.cfg
-    alone is not seen here.
+    over ``all`` meets them. A ``remote_user`` or ``transport`` set in ansible.cfg alone is not seen here.
 
     Raises `UsageError` for a source that is missing or cannot be read, `LabError` when a script or Ansible fails.
     """
@@ -95,17 +94,12 @@ def load(
         if not Path(vault_password_file).exists():
             raise UsageError(f"vault password file {vault_password_file} does not exist")
         arguments += ["--vault-password-file", vault_password_file]
-    export, order = _ask(
-        [_program("ansible-inventory", merged), "--list", "--export", *arguments],
-        [_program("ansible", merged), "all", "--list-hosts", *arguments],
-        merged,
-        named,
-    )
+    printed = _ask(arguments, merged, named)
+    export, _, order = printed.rstrip("\n").rpartition("\n")
     try:
-        groups = json.loads(export)
+        groups, names = json.loads(export), json.loads(order)
     except ValueError as error:
-        raise LabError(f"ansible-inventory printed no JSON for {', '.join(named)}: {export[:200]!r}") from error
-    names = _in_order(groups, order)
+        raise LabError(f"Ansible printed no JSON for {', '.join(named)}: {printed[:200]!r}") from error
     variables = _effective(groups, names)
     return Inventory(tuple(_machine(name, variables[name]) for name in names), groups, named)
 
@@ -232,49 +226,32 @@ def _said(config: Path) -> dict[str, str]:
     return dict(re.findall(r"^\s*(\w+)\s*[=:][ \t]*(.*?)[ \t]*(?:[ \t];.*)?$", text, re.M))
 
 
-def _program(name: str, environment: Mapping[str, str]) -> str:
-    """The Ansible program of this interpreter's environment, else of PATH."""
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name, path=environment.get("PATH"))
-    if found is None:
-        raise LabError(f"{name} is not installed beside {sys.executable}", "pip install ansible-core")
-    return found
-
-
-def _ask(
-    export: Sequence[str], order: Sequence[str], environment: Mapping[str, str], sources: Sequence[str]
-) -> tuple[str, str]:
-    """What both commands print, run side by side; raises with Ansible's own reason when one fails."""
-    commands = (export, order)
-    running = [
-        subprocess.Popen(
-            command,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-        for command in commands
-    ]
-    printed = []
+def _ask(arguments: Sequence[str], environment: Mapping[str, str], sources: Sequence[str]) -> str:
+    """What Ansible prints of the inventory; raises with its own reason when it fails."""
+    if importlib.util.find_spec("ansible") is None:
+        raise LabError(f"ansible-core is not installed beside {sys.executable}", "pip install ansible-core")
+    process = subprocess.Popen(
+        [sys.executable, str(playbooks() / "testbed_inventory.py"), *arguments],
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
     try:
-        for process in running:
-            out, complaint = process.communicate(timeout=PATIENCE)
-            if process.returncode:
-                raise _refusal(complaint or out, sources)
-            printed.append(out)
+        printed, complaint = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired as error:
         raise LabError(
             f"inventory {', '.join(sources)} gave no answer within {PATIENCE:.0f} s",
             "if it is a script, run it by hand with --list",
         ) from error
     finally:
-        for process in running:
-            _stop(process)
-    return printed[0], printed[1]
+        _stop(process)
+    if process.returncode:
+        raise _refusal(complaint or printed, sources)
+    return printed
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
@@ -319,16 +296,6 @@ def _refusal(complaint: str, sources: Sequence[str]) -> TestbedError:
 def _line(text: str, prefix: str) -> str:
     """The rest of the first line that begins with ``prefix``; empty if there is none."""
     return next((line[len(prefix) :].strip() for line in text.splitlines() if line.startswith(prefix)), "")
-
-
-def _in_order(groups: Mapping[str, Any], listing: str) -> list[str]:
-    """All hosts of the export in the order of the listing; a host that it does not know comes last."""
-    known: dict[str, None] = {}
-    for group, content in groups.items():
-        if group != "_meta":
-            known.update(dict.fromkeys(content.get("hosts", ())))
-    listed = (line.strip() for line in listing.splitlines()[1:])
-    return list(dict.fromkeys([name for name in listed if name in known] + list(known)))
 
 
 def _effective(groups: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[str, Any]]:

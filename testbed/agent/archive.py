@@ -8,9 +8,11 @@ import io
 import json
 import marshal
 import os
+import sys
+import tempfile
 import zipfile
 from importlib.util import MAGIC_NUMBER
-from typing import Iterator, Tuple
+from typing import Iterator, Optional, Sequence, Tuple
 
 import testbed
 from testbed.agent.plan import Plan, to_json
@@ -26,15 +28,60 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 @functools.lru_cache(maxsize=None)
 def build() -> Tuple[bytes, str]:
-    """The agent's zip application and its SHA-256 (hex); the same sources give the same bytes."""
+    """The agent's zip application and its SHA-256 (hex); the same sources give the same bytes.
+
+    It takes a third of a second, so it is kept in the user's cache directory (XDG) until the sources change.
+    """
+    sources = list(_sources())
+    kept = _Kept(sources)
+    data = kept.read()
+    if data is None:
+        data = _zipped(sources)
+        kept.write(data)
+    return data, hashlib.sha256(data).hexdigest()
+
+
+class _Kept:
+    """The agent as the same Python made it of the same sources before; a cache that fails is none."""
+
+    def __init__(self, sources: Sequence[Tuple[str, str]]) -> None:
+        base = os.environ.get("XDG_CACHE_HOME", "")
+        base = base if os.path.isabs(base) else os.path.expanduser("~/.cache")
+        self._folder = os.path.join(base, "testbed")
+        self._path = os.path.join(self._folder, f"agent-{testbed.__version__}-{sys.implementation.cache_tag}.pyz")
+        self._made_of = hashlib.sha256(MAGIC_NUMBER + repr(sources).encode()).digest()
+
+    def read(self) -> Optional[bytes]:
+        """The agent; None where it is not there, is of other sources, not whole, or not the user's alone to write."""
+        try:
+            with open(self._path, "rb") as file:
+                status = os.fstat(file.fileno())
+                made_of, digest, data = file.read(32), file.read(32), file.read()
+        except OSError:
+            return None
+        safe = status.st_uid == os.geteuid() and not status.st_mode & 0o022
+        return data if safe and made_of == self._made_of and digest == hashlib.sha256(data).digest() else None
+
+    def write(self, data: bytes) -> None:
+        """Keep it from now on."""
+        try:
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            handle, new = tempfile.mkstemp(prefix="new-", dir=self._folder)
+            with os.fdopen(handle, "wb") as file:
+                file.write(self._made_of + hashlib.sha256(data).digest() + data)
+            os.replace(new, self._path)
+        except OSError:
+            return
+
+
+def _zipped(sources: Sequence[Tuple[str, str]]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as pyz:
-        for name, source in _sources():
+        for name, source in sources:
             _add(pyz, name, source.encode())
             if name != "__main__.py":
                 _add(pyz, name + "c", _compiled(name, source))
-    data = buffer.getvalue()
-    return data, hashlib.sha256(data).hexdigest()
+    return buffer.getvalue()
 
 
 def payload(plan: Plan | str, workspace: str, files: bytes = b"") -> bytes:

@@ -82,6 +82,7 @@ class AnsibleBursts:
             **environment,
             "PATH": path,
             "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self._sockets),
+            "ANSIBLE_INVENTORY_ENABLED": "yaml",  # of the run's own inventory; every further kind takes time to load
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_FORCE_COLOR": "0",
         }

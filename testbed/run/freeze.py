@@ -60,7 +60,7 @@ def freeze(directory: RunDirectory, plan: RunPlan) -> None:
         shipped_playbooks(),
         directory.playbooks,
         dirs_exist_ok=True,
-        ignore=shutil.ignore_patterns("__pycache__", "LICENSE"),
+        ignore=shutil.ignore_patterns("__pycache__", "LICENSE", "testbed_inventory.py"),
     )
     _link_spec_folder(plan.deployment.path.resolve(), directory.playbooks)
 

@@ -47,13 +47,37 @@ def test_bootstrap_is_harmless_to_shells() -> None:
     assert len(archive.BOOTSTRAP) < 200
 
 
-def test_archive_is_deterministic() -> None:
+def digest_elsewhere(cache: Path) -> str:
+    """The agent's digest as another process tells it that keeps what it makes in ``cache``."""
+    code = "from testbed.agent import archive; print(archive.build()[1])"
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_archive_is_kept(tmp_path: Path) -> None:
+    """What was made once is read again, unless it is damaged or anybody else could have written it."""
+    digest = digest_elsewhere(tmp_path)
+    (kept,) = (tmp_path / "testbed").iterdir()
+    made = kept.stat()
+    assert made.st_mode & 0o777 == 0o600
+    assert digest_elsewhere(tmp_path) == digest
+    assert kept.stat().st_ino == made.st_ino
+    kept.write_bytes(kept.read_bytes()[:-1] + b"x")
+    assert digest_elsewhere(tmp_path) == digest
+    assert kept.stat().st_ino != made.st_ino
+    kept.chmod(0o666)
+    assert digest_elsewhere(tmp_path) == digest
+    assert kept.stat().st_mode & 0o777 == 0o600
+    (tmp_path / "file").write_text("")
+    assert digest_elsewhere(tmp_path / "file") == digest
+
+
+def test_archive_is_deterministic(tmp_path: Path) -> None:
     """The same sources give the same bytes, in another process too, so that a content hash means something."""
     data, digest = archive.build()
     assert hashlib.sha256(data).hexdigest() == digest
-    code = "from testbed.agent import archive; print(archive.build()[1])"
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert other.stdout.strip() == digest
+    assert digest_elsewhere(tmp_path) == digest
     names = zipfile.ZipFile(io.BytesIO(data)).namelist()
     assert "testbed/agent/node.py" in names
     assert not [n for n in names if "memory" in n or "archive" in n]
