@@ -383,7 +383,7 @@ class Lifecycle:
             self._stop_for(ABORTED, f"aborted by {message.by}: {message.why}")
         elif isinstance(message, Lost):
             self._lost = True
-            self._stop_for(ERROR, f"etcd was lost: {message.reason}")
+            self._stop_for(ERROR, message.reason)
         elif isinstance(message, Told):
             self.told = True
             if self._stop_for(ABORTED, f"the agent was told to stop ({message.signal})"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional, Union
 
+from testbed.coord.store import Denied, StoreError
+
 
 @dataclass(frozen=True)
 class Exited:
@@ -41,9 +43,16 @@ class Told:
 
 @dataclass(frozen=True)
 class Lost:
-    """etcd is gone for longer than the plan bears."""
+    """etcd is gone for longer than the plan bears, or lets the node in no more."""
 
-    reason: str
+    error: StoreError
+
+    @property
+    def reason(self) -> str:
+        """In a sentence, what that means to the node."""
+        if isinstance(self.error, Denied):
+            return f"the run has shut this node out: it took it for dead, or is over ({self.error})"
+        return f"etcd was lost: {self.error}"
 
 
 @dataclass(frozen=True)

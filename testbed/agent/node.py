@@ -231,7 +231,7 @@ class Node:
         return Trouble(BUSY, reason, "a node can be started once in a run; start a new run")
 
     def _lose(self, error: StoreError) -> None:
-        self._inbox.put(Lost(str(error)))
+        self._inbox.put(Lost(error))
 
     def _hear_flags(self, changes: Sequence[Change]) -> None:
         for change in changes:

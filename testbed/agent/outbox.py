@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, List, Optional, Type, Union
 from testbed.agent.answer import write_all
 from testbed.coord.keys import RunKeys
 from testbed.coord.sender import Job, Once, Sender
-from testbed.coord.store import Operation, Store
+from testbed.coord.store import Operation, Store, StoreError
 from testbed.events import Event, Notice, encode
 
 
@@ -21,7 +21,7 @@ class Outbox:
     three orders are the same. After a loss they are still written to the journal.
     """
 
-    def __init__(self, store: Store, keys: RunKeys, node: str, journal: str, lost: Callable[[str], None]) -> None:
+    def __init__(self, store: Store, keys: RunKeys, node: str, journal: str, lost: Callable[[StoreError], None]) -> None:
         self._keys, self._node = keys, node
         self._journal = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._journal_broken = False

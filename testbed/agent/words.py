@@ -27,7 +27,7 @@ from testbed.agent.word import (
     seconds,
 )
 from testbed.coord.scope import Aborted, BadKey, Broken, Cancelled, Scope, WaitTimeout
-from testbed.coord.store import StoreError, TooLarge
+from testbed.coord.store import Denied, StoreError, TooLarge
 
 _CODES: Tuple[Tuple[type, int], ...] = (
     (TooLarge, USAGE),
@@ -59,6 +59,8 @@ def run(arguments: Sequence[str], scope: Scope, caller: Caller = NOBODY) -> Repl
     except (TooLarge, Broken, WaitTimeout, Aborted, Cancelled) as error:
         code = next(code for kind, code in _CODES if isinstance(error, kind))
         return failed(code, f"testbed {name}", str(error))
+    except Denied as error:
+        return failed(NO_ETCD, f"testbed {name}", f"the run has shut this member out, or is over: {error}")
     except StoreError as error:
         return failed(NO_ETCD, f"testbed {name}", f"the run's etcd cannot be asked: {error}")
 

@@ -24,7 +24,7 @@ class Once(Put):
 class Sender:
     """One queue and one thread before a store; ``lost`` is called once if the store does not take it any more."""
 
-    def __init__(self, store: Store, lost: Callable[[str], None]) -> None:
+    def __init__(self, store: Store, lost: Callable[[StoreError], None]) -> None:
         self._store, self._lost_call = store, lost
         self._queue: queue.SimpleQueue[Union[Operation, Job, None]] = queue.SimpleQueue()
         self._next: Union[Operation, Job, None] = None
@@ -65,7 +65,7 @@ class Sender:
                     self._commit(self._batch(work))
             except StoreError as error:
                 self._lost = True
-                self._lost_call(str(error))
+                self._lost_call(error)
 
     def _commit(self, batch: List[Operation]) -> None:
         conditions = [Unchanged(o.key) for o in batch if isinstance(o, Once)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import pytest
 
 from testbed.agent.workspace import Workspace, is_held, read_pid, wait_free
 from tests.agent.machine import LIMIT, Machine, step
-from tests.coord.etcd_process import EtcdProcess
+from tests.coord.etcd_process import EtcdProcess, post
 
 REPORTING = 'echo out; echo err >&2; mkdir "$TESTBED_REPORTS/sub"; echo r > "$TESTBED_REPORTS/sub/r.txt"'
 
@@ -185,6 +186,32 @@ def test_etcd_lost(own_etcd: EtcdProcess, machines: Callable[..., Machine]) -> N
     ended = json.loads(files["events.jsonl"].splitlines()[-1])
     assert (ended["event"], ended["verdict"]) == ("node_ended", "error")
     assert "etcd was lost" in ended["reason"]
+
+
+def test_shut_out(own_etcd: EtcdProcess, machines: Callable[..., Machine]) -> None:
+    """A node whose user is deleted finalises, and says that the run has shut it out, not that etcd was lost."""
+    for path, body in (
+        ("user/add", {"name": "root", "password": "secret"}),
+        ("user/add", {"name": "node", "password": "secret"}),
+        ("role/add", {"name": "root"}),
+        ("user/grant", {"user": "root", "role": "root"}),
+        ("user/grant", {"user": "node", "role": "root"}),
+        ("enable", {}),
+    ):
+        post(own_etcd, f"/v3/auth/{path}", body)
+    machine = machines(own_etcd.url, user="root", password="secret")
+    script = "testbed get --block go; sleep 300"
+    plan = machine.plan(step("test", "main", script), step("finalise", "main", "echo bye"), liveness=2.0)
+    assert machine.start(dataclasses.replace(plan, access=dataclasses.replace(machine.access, user="node")))["ok"]
+    machine.await_line("wait_started get go")
+    machine.store.client.call("/v3/auth/user/delete", {"name": "node"})
+    machine.scope.set("go", b"yes")  # which it has to tell
+    machine.await_end()
+    files = machine.collect()
+    assert files["logs/a.finalise.main.out"] == b"bye\n"
+    ended = json.loads(files["events.jsonl"].splitlines()[-1])
+    assert (ended["event"], ended["verdict"]) == ("node_ended", "error")
+    assert ended["reason"].startswith("the run has shut this node out: it took it for dead, or is over")
 
 
 def test_liveness(machine: Machine) -> None:

@@ -11,7 +11,7 @@ from testbed.coord.gateway import GatewayStore
 from testbed.coord.keys import RunKeys, end_of
 from testbed.coord.scope import Scope
 from testbed.coord.sender import Once, Sender
-from testbed.coord.store import Change, Put, Span
+from testbed.coord.store import Change, Put, Span, StoreError
 from testbed.coord.wire import Client
 from tests.coord.etcd_process import DISTRO, EtcdProcess, client_of, start_server
 from tests.coord.lossy import Relay
@@ -69,7 +69,7 @@ def history(store: GatewayStore, since: int, prefix: str, last: str) -> list[Cha
 
 def test_events_are_written_once(relay: Relay, store: GatewayStore, direct: GatewayStore) -> None:
     """An event whose answer was lost stands in the store's history once, and those after it follow in order."""
-    errors: list[str] = []
+    errors: list[StoreError] = []
     sender = Sender(store, errors.append)
     began = direct.range("x").revision
     relay.lose(_as_json(KEYS.event("a", 1)).encode())
@@ -86,13 +86,13 @@ def test_events_are_written_once(relay: Relay, store: GatewayStore, direct: Gate
 
 def test_somebody_else_writes_ones_events(store: GatewayStore, direct: GatewayStore) -> None:
     """An event's place that was taken by another value is told, and nothing is written over it."""
-    errors: list[str] = []
+    errors: list[StoreError] = []
     sender = Sender(store, errors.append)
     direct.commit([Put(KEYS.event("a", 0), b"theirs")])
     sender.start()
     sender.send(Once(KEYS.event("a", 0), b"ours"))
     assert sender.close()
-    assert errors == [f"somebody else writes what is written here alone: {KEYS.event('a', 0)}"]
+    assert [str(error) for error in errors] == [f"somebody else writes what is written here alone: {KEYS.event('a', 0)}"]
     assert direct.range(KEYS.event("a", 0)).entries[0].value == b"theirs"
 
 
