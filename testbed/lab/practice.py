@@ -143,7 +143,9 @@ def find(name: str = "practice", directory: Path = STATE) -> Lab:
     _check_name(name)
     lab = _read(name, directory)
     if lab is None:
-        raise UsageError(f"there is no practice lab {name}", "`testbed lab up N` makes one")
+        others = labs(directory)
+        known = f"there is: {', '.join(others)}; name it with --name" if others else "`testbed lab up N` makes one"
+        raise UsageError(f"there is no practice lab {name}", known)
     return lab
 
 

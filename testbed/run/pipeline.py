@@ -122,18 +122,20 @@ def _local_address(machines: Mapping[str, Machine], advertise: str | None) -> st
 def plan_text(made: RunPlan) -> str:
     """The plan for a person: who runs what where, in order."""
     deployment = made.deployment
+    count = len(made.nodes)
     lines = [
-        f"deployment {deployment.name}: {len(made.nodes)} nodes, at most {deployment.timeout:g} s, "
+        f"deployment {deployment.name}: {count} node{'' if count == 1 else 's'}, at most {deployment.timeout:g} s, "
         f"ends with {_ending(deployment.finalise)}"
     ]
     for node in made.nodes:
         where = "a workspace on this machine" if node.machine.local else f"{node.machine.name} ({node.machine.address})"
         lines.append("")
         lines.append(f"{node.node.index:3d}  {node.node.name} on {where}: {', '.join(node.node.configurations)}")
+        width = max((len(step.step) for step in node.steps), default=0)
         for step in node.steps:
             limit = f", at most {step.timeout:g} s" if step.timeout else ""
             who = "Ansible" if step.kind == "ansible" else "agent"
-            lines.append(f"     {step.target:9s}{step.step:5s}{step.configuration} ({who}{limit})")
+            lines.append(f"     {step.target:9s}{step.step:{width}s} {step.configuration} ({who}{limit})")
     return "\n".join(lines) + "\n"
 
 

@@ -222,6 +222,18 @@ def test_failed_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not (tmp_path / "inventory.yml").exists()
 
 
+def test_a_lab_that_is_not_there(tmp_path: Path) -> None:
+    """Who asks for a lab that is not there is told which are, or how to make one."""
+    with pytest.raises(UsageError) as none:
+        practice.find("practice", tmp_path)
+    assert "lab up" in none.value.help
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "lab.json").write_text("{}")
+    with pytest.raises(UsageError, match="no practice lab practice") as other:
+        practice.find("practice", tmp_path)
+    assert other.value.help == "there is: mine; name it with --name"
+
+
 @lab_test
 def test_refuses_what_is_there(make_lab: Callable[..., practice.Lab], tmp_path: Path) -> None:
     """A lab that stands and an inventory of somebody else's are left as they are."""
