@@ -14,7 +14,7 @@ import time
 import traceback
 from collections import deque
 from contextlib import suppress
-from typing import Deque, Dict, List, Optional, Sequence, Tuple
+from typing import Deque, Dict, Optional, Sequence, Tuple
 
 from testbed.agent.noticing import Noticing
 from testbed.agent.plan import Plan
@@ -22,7 +22,7 @@ from testbed.agent.shown import HEAD, Progress, Reader
 from testbed.agent.workspace import Workspace
 from testbed.coord.chunks import Ask, Garbled, Note, names_of, read_ask, write_frame
 from testbed.coord.keys import RunKeys
-from testbed.coord.store import Change, LeaseExpired, Operation, Put, Store, StoreError
+from testbed.coord.store import Change, LeaseExpired, Put, Store, StoreError
 
 PACE = 0.02
 """Seconds between two chunks of a request where the first was not full: what comes meanwhile goes into the second."""
@@ -193,18 +193,17 @@ class Peeks:
 
     def _send(self, request: str, stream: _Stream, frames: bytes) -> None:
         number = stream.count(len(frames))
-        operations: List[Operation] = [Put(self._keys.chunk(request, self._node, number), frames, stream.lease)]
         self._streamed += len(frames)
+        if not self._write(Put(self._keys.chunk(request, self._node, number), frames, stream.lease)):
+            self._drop(request)
         if self._streamed >= FORGET:
             self._streamed = 0
-            operations.append(Put(self._keys.streamed(self._node), b""))
-        if not self._write(*operations):
-            self._drop(request)
+            self._write(Put(self._keys.streamed(self._node), b""))
 
-    def _write(self, *operations: Operation) -> bool:
+    def _write(self, put: Put) -> bool:
         """Write, if the client still lives."""
         try:
-            self._store.commit(operations)
+            self._store.commit([put])
         except LeaseExpired:
             return False
         return True

@@ -7,6 +7,7 @@ import time
 from binascii import a2b_base64, b2a_base64
 from typing import Any, Iterator, Mapping, Protocol, Sequence
 
+from testbed.coord.bulk import Bulk
 from testbed.coord.faults import Passing, Stale
 from testbed.coord.store import (
     Change,
@@ -63,6 +64,7 @@ class GatewayStore:
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        self._bulk = Bulk(client)
 
     def range(self, start: str, end: str = "") -> Snapshot:
         """Read the key ``start``, or all keys in ``[start, end)``."""
@@ -78,6 +80,9 @@ class GatewayStore:
         """Do all operations at one revision if all conditions hold, else none; count the keys in ``counted`` after."""
         check_size(operations)
         if not conditions and not counted and len(operations) == 1:
+            revision = self._bulk.put(operations[0]) if isinstance(operations[0], Put) else None
+            if revision is not None:
+                return Committed(True, revision)
             path, body = _direct(operations[0])
             return Committed(True, _revision(self.client.call(path, body)))
         counting = [_count(counted)] if counted else []
@@ -109,6 +114,7 @@ class GatewayStore:
     def close(self) -> None:
         """Close all connections, watches included."""
         self.client.close()
+        self._bulk.close()
 
 
 class GatewayLease:

@@ -88,14 +88,7 @@ class Connection:
     def __init__(self, endpoint: Endpoint, tls: Any) -> None:
         self.endpoint = endpoint
         self.reused = False
-        plain = socket.create_connection((endpoint.host, endpoint.port), CONNECT_TIMEOUT)
-        try:
-            _tune(plain)
-            host = endpoint.host.partition("%")[0]
-            self._socket: socket.socket = _secure(plain, tls, host) if endpoint.tls else plain
-        except BaseException:
-            plain.close()
-            raise
+        self._socket = dial(endpoint, tls)
         self._file = self._socket.makefile("rb")
         self._headers: dict[str, str] = {}
 
@@ -202,6 +195,17 @@ class Connection:
             self._file.close()
         finally:
             self._socket.close()
+
+
+def dial(endpoint: Endpoint, tls: Any) -> socket.socket:
+    """A socket to the endpoint, over TLS where it wants that; ``tls`` is the `tls_context`. Raises OSError."""
+    plain = socket.create_connection((endpoint.host, endpoint.port), CONNECT_TIMEOUT)
+    try:
+        _tune(plain)
+        return _secure(plain, tls, endpoint.host.partition("%")[0]) if endpoint.tls else plain
+    except BaseException:
+        plain.close()
+        raise
 
 
 def _secure(plain: socket.socket, tls: Any, host: str) -> socket.socket:

@@ -139,7 +139,8 @@ class Client:
         self.patience = patience
         self.answer = answer
         self._user, self._password = user, password
-        self._tls = tls_context(ca, certificate, key) if any(e.tls for e in self.endpoints) else None
+        self._trust = (ca, certificate, key)
+        self._tls = self.secured()
         self._token: str | None = None if user else ""  # None: not logged in; empty: not needed
         self._login = threading.Lock()
         self._changed = threading.Condition()  # guards all below
@@ -205,6 +206,25 @@ class Client:
             self._changed.notify_all()
 
     @property
+    def endpoint(self) -> Endpoint:
+        """The endpoint that is in use."""
+        return self.endpoints[self._current]
+
+    @property
+    def token(self) -> str | None:
+        """What the requests of this client are allowed by; empty where nothing is needed, None before the log-in."""
+        return self._token
+
+    def secured(self, protocol: str = "") -> Any:
+        """Make a TLS context that asks for that application protocol; None where no endpoint uses TLS."""
+        if not any(e.tls for e in self.endpoints):
+            return None
+        context = tls_context(*self._trust)
+        if protocol:
+            context.set_alpn_protocols([protocol])
+        return context
+
+    @property
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._closed
@@ -238,7 +258,7 @@ class Client:
         logins = races = 0
         while True:
             self.check()
-            endpoint = self.endpoints[self._current]
+            endpoint = self.endpoint
             token = ""
             try:
                 token = self._credentials(endpoint)
