@@ -17,7 +17,6 @@ from testbed.compile.plan import RunPlan, step_name
 from testbed.coord.keys import RunKeys, end_of
 from testbed.coord.scope import Scope
 from testbed.coord.store import Put, Store, StoreError
-from testbed.errors import TestbedError
 from testbed.events import ABORT, COLLECT, ERROR, SERVE, START, TIMEOUT
 from testbed.run import watching
 from testbed.run.conductor import (
@@ -38,10 +37,11 @@ from testbed.run.executor import Burst, Executor, TaskResult
 from testbed.run.freeze import Timing
 from testbed.run.journal import Journal
 from testbed.run.lookout import LookOut
-from testbed.run.messages import Alarms, BurstDone, EtcdLost, Failed, Interruption, Result, Running
+from testbed.run.messages import Alarms, BurstDone, EtcdLost, Failed, Interruption, Result
 from testbed.run.phases import Phases
 from testbed.run.policies import Policies
 from testbed.run.rescue import rescue
+from testbed.run.underway import Underway, Wishes
 
 LINGER = 0.15
 """Seconds that work for Ansible waits for more of its kind: a process costs a second, a batch costs no more."""
@@ -75,6 +75,8 @@ class Loop:
         self._scope = scope
         self._keys = RunKeys(plan.run)
         self._executor = executor
+        self._underway = Underway(executor, journal, self.inbox)
+        self._wishes = Wishes(self._answer)
         self._timing = timing
         self._expel = expel
         self._names = [p.node.name for p in plan.nodes]
@@ -84,11 +86,7 @@ class Loop:
             plan, store, self._conductor, self._abort, lambda error: self.inbox.put(EtcdLost(str(error)))
         )
         self._alarms = Alarms()
-        self._serial: dict[str, int] = {}
-        self._owed: dict[tuple[int, str], int] = {}  # (serve burst, node) -> serial of the wish to answer
         self._parcels: dict[str, bytes] = {}
-        self._bursts = 0
-        self._running: dict[int, Running] = {}
         self.etcd_lost = False
         self._rescue: threading.Event | None = None
 
@@ -97,7 +95,7 @@ class Loop:
         began = time.monotonic()
         self._alarms.deadline = began + self._plan.deployment.timeout
         self._alarms.overdue = self._alarms.deadline + self._own_limits()
-        self._launch(START, self._names)
+        self._underway.begin(START, self._names)
         while not self._conductor.finished and not self.abandoned:
             try:
                 message = self.inbox.get(timeout=self._alarms.next(time.monotonic()))
@@ -106,7 +104,7 @@ class Loop:
                 continue
             self._take(message)
             self._decide()
-        self._end_bursts()
+        self._underway.end()
 
     def interrupt(self, signal: str) -> None:
         """Take a signal of the operator's; may be called from a signal handler."""
@@ -120,26 +118,14 @@ class Loop:
         Every node that is not home yet is told to abort, and collecting it ends its agent in order.
         """
         self._rescue = threading.Event()
-        self._end_bursts()
+        self._underway.end()
         with suppress(StoreError):
             self._scope.raise_flag(ABORT, f"testbed failed: {why}", {"verdict": ERROR, "reason": why})
         nodes = tuple(node for node in self._names if self._conductor.phase(node) != HOME)
         if not nodes:
             return []
-        burst = Burst(self._bursts + 1, COLLECT, nodes)
+        burst = Burst(self._underway.count + 1, COLLECT, nodes)
         return rescue(burst, self._executor, self._phases, self._journal, self.inbox, self._rescue)
-
-    def _cancel(self, *phases: str) -> None:
-        """Have the bursts of these phases end."""
-        for running in self._running.values():
-            if running.burst.phase in phases:
-                running.cancelled.set()
-
-    def _end_bursts(self) -> None:
-        """End all bursts and wait for it."""
-        self._cancel(START, SERVE, COLLECT)
-        for running in self._running.values():
-            running.thread.join()
 
     # --- what is told -------------------------------------------------------------------------------------------
 
@@ -208,7 +194,7 @@ class Loop:
         self._journal.say(events.FlagRaised, flag=flag.flag, by=flag.by, why=flag.why, cause=flag.cause)
         self._conductor.flagged(flag.flag)
         if flag.flag == ABORT:
-            self._cancel(SERVE)
+            self._underway.cancel(SERVE)
             limit = time.monotonic() + self._own_limits()
             self._alarms.overdue = min(self._alarms.overdue or limit, limit)
 
@@ -218,7 +204,7 @@ class Loop:
                 events.Notice, node, level="warning", message=f"asks for {step!r}, which is not in its plan"
             )
             return
-        self._serial[node] = serial
+        self._wishes.wish(node, serial)
         self._conductor.wanted(node, serial, step)
 
     def _on_vanished(self, node: str) -> None:
@@ -251,14 +237,13 @@ class Loop:
             case "serve":
                 verdict = self._phases.serve(burst, task)
                 if verdict is not None:
-                    self._answer(burst, task.node, *verdict)
+                    self._wishes.answer(burst, task.node, *verdict)
             case "collect":
                 self._phases.collect(task)
 
     def _on_burst_done(self, done: BurstDone) -> None:
         burst = done.burst
-        duration = round(time.monotonic() - self._running.pop(burst.number).began, 3)
-        self._journal.say(events.BurstEnded, burst=burst.number, phase=burst.phase, duration=duration)
+        self._underway.over(burst)
         reason = done.reason or (done.outcome.output if done.outcome else "")
         match burst.phase:
             case "start":
@@ -269,7 +254,7 @@ class Loop:
             case "serve":
                 self._conductor.served()
                 for node in burst.nodes:
-                    if (burst.number, node) in self._owed and not self._conductor.aborted:
+                    if self._wishes.is_owed(burst, node) and not self._conductor.aborted:
                         self._leave(burst, node, self._phases.unserved(burst, node, reason))
                     self._phases.close_log(burst, node)
             case "collect":
@@ -285,9 +270,9 @@ class Loop:
             events.MachineFailed, machine="etcd", cause="etcd", reason=reason, tried="the run's etcd",
             advice="see etcd.log and `testbed doctor`; the nodes are stopped and their results collected over Ansible",
         )  # fmt: skip
-        self._cancel(SERVE)
+        self._underway.cancel(SERVE)
         self._end_all(RUNNING, WANTING, SERVING, PUBLISHED, LEAVING)
-        if not any(running.burst.phase == START for running in self._running.values()):
+        if not self._underway.any_of(START):
             self._end_all(STARTING)
 
     def _end_all(self, *phases: str) -> None:
@@ -336,10 +321,10 @@ class Loop:
             for work in self._conductor.work_due():
                 match work:
                     case Serve(wishes):
-                        burst = self._launch(SERVE, list(wishes), {node: step for node, (_, step) in wishes.items()})
-                        self._owed.update({(burst, node): serial for node, (serial, _) in wishes.items()})
+                        steps = {node: step for node, (_, step) in wishes.items()}
+                        self._wishes.owe(self._underway.begin(SERVE, list(wishes), steps), wishes)
                     case Collect(nodes):
-                        self._launch(COLLECT, list(nodes))
+                        self._underway.begin(COLLECT, nodes)
         if self._alarms.deadline is not None and now >= self._alarms.deadline:
             self._alarms.deadline = None
             limit = self._plan.deployment.timeout
@@ -353,48 +338,23 @@ class Loop:
         self._decide()
 
     def _give_up_on_stragglers(self) -> None:
-        self._cancel(START, SERVE, COLLECT)
+        self._underway.cancel(START, SERVE, COLLECT)
         for node in self._conductor.in_phase(*UNDER_WAY):
             self._lose(node, "did not end within its own limits; its agent is stopped and what it has is collected")
         self._end_all(LEAVING)
 
-    def _launch(self, phase: str, nodes: list[str], steps: Mapping[str, str] | None = None) -> int:
-        """Begin a burst; its number."""
-        self._bursts += 1
-        burst = Burst(self._bursts, phase, tuple(nodes), steps or {})
-        cancelled = threading.Event()
-        thread = threading.Thread(target=self._play, args=(burst, cancelled), name=f"burst-{burst.number}-{phase}")
-        self._journal.say(events.BurstStarted, burst=burst.number, phase=phase, nodes=nodes)
-        self._running[burst.number] = Running(burst, cancelled, thread, time.monotonic())
-        thread.start()
-        return burst.number
-
-    def _play(self, burst: Burst, cancelled: threading.Event) -> None:
-        """On the burst's own thread: do it, and tell."""
-        try:
-            outcome = self._executor.run(burst, lambda task: self.inbox.put(Result(burst, task)), cancelled)
-            self.inbox.put(BurstDone(burst, outcome))
-        except TestbedError as error:
-            self.inbox.put(BurstDone(burst, None, error.message))
-        except Exception as error:  # noqa: BLE001  raised again by the loop, which would wait for ever for a dead thread
-            self.inbox.put(Failed(error))
-
     def _leave(self, burst: Burst, node: str, verdict: tuple[str, str] | None) -> None:
         """The burst is over without the node's step: that failed, or (None) goes into another burst."""
         if verdict is not None:
-            self._answer(burst, node, *verdict)
-        elif self._owed.pop((burst.number, node)) == self._serial[node]:
-            self._conductor.wanted(node, self._serial[node], burst.steps[node])
-
-    def _answer(self, burst: Burst, node: str, verdict: str, reason: str) -> None:
-        """Tell the node how its Ansible step ended: once for each burst, and not if it waits no longer for that step.
-
-        A burst lasts until its slowest node is done; meanwhile the others may stand before further steps.
-        """
-        serial = self._owed.pop((burst.number, node), None)
-        if serial is None or serial != self._serial[node]:
+            self._wishes.answer(burst, node, *verdict)
             return
-        self._conductor.moved_on(node, burst.steps[node])
+        serial = self._wishes.take_back(burst, node)
+        if serial is not None:
+            self._conductor.wanted(node, serial, burst.steps[node])
+
+    def _answer(self, node: str, step: str, serial: int, verdict: str, reason: str) -> None:
+        """Tell a node that waits for it how its Ansible step ended."""
+        self._conductor.moved_on(node, step)
         answer = {"serial": serial, "verdict": verdict, "reason": reason}
         self._tell(self._keys.served(node), json.dumps(answer).encode())
 

@@ -1,8 +1,7 @@
-"""What a run's loop is told beside what etcd says, and what it keeps of its bursts."""
+"""What a run's loop is told beside what etcd says, and when it must look again without being told."""
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 
 from testbed.run.executor import Burst, BurstOutcome, TaskResult
@@ -59,13 +58,3 @@ class Alarms:
         """Seconds until the first of them; None when none is set."""
         due = [moment for moment in (self.work, self.deadline, self.overdue, self.stall) if moment is not None]
         return max(0.0, min(due) - now) if due else None
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A burst under way, on a thread of its own; ``began`` is monotonic."""
-
-    burst: Burst
-    cancelled: threading.Event
-    thread: threading.Thread
-    began: float
