@@ -20,7 +20,7 @@ from testbed.events import Event, decode
 from testbed.lab import practice
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
-PATIENCE = 170.0
+PATIENCE = 350.0
 """Seconds that a command of these tests can take before its test fails."""
 
 

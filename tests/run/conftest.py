@@ -20,7 +20,7 @@ import pytest
 import testbed
 
 CASES = Path(__file__).parent.parent / "cases" / "runs"
-LIMIT = 120.0
+LIMIT = 240.0
 """Seconds after which a test gives up on a run."""
 
 
