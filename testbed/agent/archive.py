@@ -8,6 +8,7 @@ import io
 import json
 import marshal
 import os
+import re
 import sys
 import tempfile
 import zipfile
@@ -23,6 +24,7 @@ BOOTSTRAP = 'import os,json;f=os.fdopen(0,"rb",0);h=json.loads(f.readline().deco
 _MAIN = "from testbed.agent.__main__ import main\n\nraise SystemExit(main())\n"
 _PACKAGE = f'"""What testbed keeps on a node."""\n\n__version__ = "{testbed.__version__}"\n'
 _NOT_SENT = ("coord/memory.py", "coord/peeking.py", "agent/archive.py", "agent/boot.py")
+_STOOD_IN_FOR = re.compile(r"^( *)from (?:dataclasses|typing) import", re.MULTILINE)
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -108,13 +110,13 @@ def _sources() -> Iterator[Tuple[str, str]]:
     yield "__main__.py", _MAIN
     yield "testbed/__init__.py", _PACKAGE
     root = os.path.dirname(os.path.abspath(testbed.__file__))
-    names = ["events.py"]
+    names = ["events.py", "standins.py"]
     for folder in ("agent", "coord"):
         names += sorted(f"{folder}/{name}" for name in os.listdir(os.path.join(root, folder)) if name.endswith(".py"))
     for name in names:
         if name not in _NOT_SENT:
             with open(os.path.join(root, name), encoding="utf-8") as file:
-                yield "testbed/" + name, file.read()
+                yield "testbed/" + name, _STOOD_IN_FOR.sub(r"\1from testbed.standins import", file.read())
 
 
 def _compiled(name: str, source: str) -> bytes:
