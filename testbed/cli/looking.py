@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,7 @@ class Look:
     wanted: Wanted
     directory: RunDirectory | None
     access: Access | None
+    away: Callable[[str], object] = lambda _: None  # told at once, by any thread, that etcd is away, or back
     failed: bool = False  # some node was lost, or out of reach
     ends: dict[tuple[str, str, str], int] = field(
         default_factory=dict
@@ -73,7 +74,7 @@ class Look:
         patience = PATIENCE if self.wanted.patience is None else self.wanted.patience
         with closing(connect(access, max(patience, 1.0))) as store:
             self._store = store
-            self._peek = Peek(store, self.run, self.wanted)
+            self._peek = Peek(store, self.run, self.wanted, self._tell_away)
             if self._ended:
                 return
             try:
@@ -88,6 +89,10 @@ class Look:
             except StoreError as error:
                 if not self._ended and (self.directory is None or self.directory.access.exists()):
                     raise LabError(f"the run's etcd is gone: {error}", "see `testbed status`") from error
+
+    def _tell_away(self, why: str) -> None:
+        patience = PATIENCE if self.wanted.patience is None else self.wanted.patience
+        self.away(f"etcd does not answer ({why}); waiting for up to {patience:g} s" if why else "etcd answers again")
 
     def _pass_on(self, node: str, seen: object) -> Iterator[Seen]:
         match seen:

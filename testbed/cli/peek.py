@@ -65,6 +65,7 @@ def command(**chosen: Any) -> None:
 def look_of(chosen: dict[str, Any]) -> Look:
     """The look that the options describe; raises UsageError."""
     from testbed.cli.looking import Look
+    from testbed.cli.showing import tell
     from testbed.coord.chunks import ERR, FROM_START, OUT, RUNNING, STREAMS
     from testbed.coord.peeking import Wanted
 
@@ -89,7 +90,7 @@ def look_of(chosen: dict[str, Any]) -> Look:
         tuple(dict.fromkeys(nodes)), chosen["step"] or RUNNING, streams, lines, positions, chosen["window"],
         chosen["patience"],
     )  # fmt: skip
-    return Look(run, wanted, directory, access)
+    return Look(run, wanted, directory, access, away=tell)
 
 
 def shown_of(chosen: dict[str, Any], nodes: tuple[str, ...]) -> Shown:

@@ -10,32 +10,29 @@ import os
 import queue
 import time
 from binascii import hexlify
-from dataclasses import dataclass, field, replace
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from testbed.coord.chunks import (
     EVERY,
     FROM_START,
     OUT,
     RUNNING,
-    STREAMS,
-    WINDOW,
     Ask,
-    Begun,
     Ended,
     Frame,
     Garbled,
     Note,
-    Output,
     Position,
     matches,
     read_frames,
     write_ask,
 )
 from testbed.coord.feed import Feed, Following
+from testbed.coord.gateway import GatewayStore
 from testbed.coord.keys import RunKeys, end_of
+from testbed.coord.looked import Gone, Looked, Seen, Wanted
 from testbed.coord.session import Session
-from testbed.coord.store import Change, Delete, LeaseExpired, Operation, Put, Span, Store, StoreError
+from testbed.coord.store import Change, Delete, LeaseExpired, Operation, Put, Span, StoreError
 from testbed.events import (
     AnsibleTask,
     Event,
@@ -57,65 +54,21 @@ SLOW = 2.0
 _CHUNKS = 32  # unconfirmed chunks, however small, after which a client confirms
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What to look at: steps and streams as in `Ask`, from ``lines`` or, by node, from ``positions`` on.
-
-    ``patience``: seconds that a node may be unreachable; None: for ever. ``window`` in bytes, for each node.
-    """
-
-    nodes: Tuple[str, ...]
-    step: str = RUNNING
-    streams: Tuple[str, ...] = STREAMS
-    lines: int = FROM_START
-    positions: Mapping[str, Position] = field(default_factory=dict)
-    window: int = WINDOW
-    patience: Optional[float] = None
-
-
-@dataclass(frozen=True)
-class Gone:
-    """Nothing more comes from a node.
-
-    ``well``: because it, or what was asked for, has ended; ``whole``: all that was asked for was shown.
-    """
-
-    reason: str
-    well: bool
-    whole: bool = False
-
-
-Seen = Tuple[str, Union[Begun, Output, Ended, Note, AnsibleTask, Gone]]
-"""What is seen of a node, by its name."""
-
-
-@dataclass
-class _Node:
-    name: str
-    position: Optional[Position]
-    ended: Set[str] = field(default_factory=set)  # steps whose end was shown
-    shown: str = ""  # the step whose beginning was shown last
-    alive: Optional[bool] = None
-    since: float = 0.0  # when it was asked, or missed for the first time
-    answered: bool = False
-    said: bool = False  # that it is silent
-    next: int = 0  # number of the chunk that comes next
-    confirmed: int = 0
-    unconfirmed: int = 0
-    verdict: str = ""  # its own word, or why nobody expects one
-    done: bool = False
-
-
 class Peek:
     """One look at a run, over a ``store`` that is the caller's to close: iterate for what is seen.
 
     What was given out counts as read, and is confirmed, when the next is asked for. Iterating raises StoreError where
-    the store is away for longer than its patience. Ends when every node is through.
+    the store is away for longer than its patience; ``away`` is told why as soon as it is away, and "" when it is back,
+    on any thread. Ends when every node is through.
     """
 
-    def __init__(self, store: Store, run: str, wanted: Wanted) -> None:
+    def __init__(
+        self, store: GatewayStore, run: str, wanted: Wanted, away: Callable[[str], object] = lambda _: None
+    ) -> None:
+        self._away = away
+        store.client.listen = self._hear_etcd
         self._store, self._keys, self._wanted = store, RunKeys(run), wanted
-        self._nodes = {name: _Node(name, wanted.positions.get(name)) for name in wanted.nodes}
+        self._nodes = {name: Looked(name, wanted.positions.get(name)) for name in wanted.nodes}
         self._inbox: queue.SimpleQueue[Tuple[str, Any]] = queue.SimpleQueue()
         self._feed = Feed(store)
         self._session: Optional[Session] = None
@@ -168,13 +121,18 @@ class Peek:
 
         return changed
 
+    def _hear_etcd(self, why: str) -> None:
+        self._away(why)
+        if not why:
+            self._inbox.put(("back", self._request))
+
     def _fail(self, error: StoreError) -> None:
         self._inbox.put(("failed", error))
 
     def _open(self) -> None:
         """Have a lease and a request of its own on it."""
-        self._session = Session(self._store, LIVENESS, lambda error: self._inbox.put(("lease", error)))
-        self._request = hexlify(os.urandom(8)).decode()
+        request = self._request = hexlify(os.urandom(8)).decode()
+        self._session = Session(self._store, LIVENESS, lambda error: self._inbox.put(("lease", (request, error))))
         prefix = self._keys.chunks(self._request)
         self._following = self._feed.follow(Span(prefix, end_of(prefix)), self._hear("chunks"), self._fail, read=True)
 
@@ -187,7 +145,7 @@ class Peek:
         except queue.Empty:
             return "late", None
 
-    def _limits(self, node: _Node) -> List[float]:
+    def _limits(self, node: Looked) -> List[float]:
         """When something is to be said of a node that gives no sign."""
         if node.done or node.answered or not node.since:
             return []
@@ -210,10 +168,12 @@ class Peek:
                 yield from self._miss(node)
         elif what == "failed":
             raise told
-        elif what == "lease":
-            yield from self._renew(told)
+        elif what == "back" and told == self._request:  # what was written last, etcd may have lost with its life
+            self._ask_again()
+        elif what == "lease" and told[0] == self._request:
+            yield from self._renew(told[1])
 
-    def _see_life(self, node: _Node, changes: Sequence[Change]) -> Iterator[Seen]:
+    def _see_life(self, node: Looked, changes: Sequence[Change]) -> Iterator[Seen]:
         alive = any(change.value is not None for change in changes[-1:])
         if alive and not node.alive and not node.done:
             node.alive = True
@@ -227,7 +187,7 @@ class Peek:
             else:
                 node.since = node.since or time.monotonic()
 
-    def _miss(self, node: _Node) -> Iterator[Seen]:
+    def _miss(self, node: Looked) -> Iterator[Seen]:
         """Say what there is to say of a node that gives no sign."""
         if not self._limits(node):
             return
@@ -272,7 +232,7 @@ class Peek:
 
     # --- output -------------------------------------------------------------------------------------------------
 
-    def _ask(self, node: _Node) -> None:
+    def _ask(self, node: Looked) -> None:
         assert self._session is not None  # noqa: S101  made first
         wanted = self._wanted
         node.since, node.answered, node.said = time.monotonic(), False, False
@@ -281,16 +241,23 @@ class Peek:
         self._write([Put(self._keys.ask(node.name, self._request), write_ask(ask), ask.lease)])
 
     def _renew(self, error: StoreError) -> Iterator[Seen]:
-        """Ask again for what was not seen yet: the lease has run out, and the requests with it."""
+        """The lease has run out, and the requests with it."""
         if not isinstance(error, LeaseExpired):
             raise error
+        for name in self._ask_again():
+            yield name, Note("was asked again: etcd was out of reach for too long")
+
+    def _ask_again(self) -> List[str]:
+        """Ask for what was not seen yet by a request of its own; the names of the nodes that were asked."""
         if self._following is not None:
             self._following.close()
+        if self._session is not None:
+            self._leave(self._session)
         self._open()
-        for node in self._nodes.values():
-            if node.alive and not node.done:
-                self._ask(node)
-                yield node.name, Note("was asked again: etcd was out of reach for too long")
+        asked = [node for node in self._nodes.values() if node.alive and not node.done]
+        for node in asked:
+            self._ask(node)
+        return [node.name for node in asked]
 
     def _take(self, change: Change) -> Iterator[Seen]:
         """Take in a chunk; one that has come before is passed over."""
@@ -313,7 +280,7 @@ class Peek:
             node.done = True
             yield name, Gone(f"what it sends makes no sense: {error}", well=False)
 
-    def _show(self, node: _Node, frame: Frame) -> Iterator[Seen]:
+    def _show(self, node: Looked, frame: Frame) -> Iterator[Seen]:
         if isinstance(frame, Note):
             node.done = frame.over
             yield node.name, Gone(frame.text, well=True, whole=True) if frame.over else frame
@@ -322,29 +289,10 @@ class Peek:
                 node.ended.add(frame.step)
                 yield node.name, frame
         else:
-            new = self._place(node, frame)
-            if new:
+            if node.place(frame):
                 yield node.name, frame
 
-    @staticmethod
-    def _place(node: _Node, frame: Union[Begun, Output]) -> bool:
-        """See that it follows on what was shown before; whether it is new. Raises Garbled."""
-        at = node.position
-        if isinstance(frame, Begun):
-            place = Position(frame.step, frame.out, frame.err)
-            if at is not None and at.step == frame.step and at != place:
-                raise Garbled(f"{place} instead of {at}")
-            node.position, before = place, node.shown
-            node.shown = frame.step
-            return before != frame.step
-        expected = None if at is None or at.step != frame.step else (at.out if frame.stream == OUT else at.err)
-        if at is None or frame.offset != expected:
-            raise Garbled(f"{frame.step}.{frame.stream} from {frame.offset} instead of {expected}")
-        end = frame.offset + len(frame.data)
-        node.position = replace(at, out=end) if frame.stream == OUT else replace(at, err=end)
-        return bool(frame.data)
-
-    def _settle(self, node: _Node, why: str) -> Iterator[Seen]:
+    def _settle(self, node: Looked, why: str) -> Iterator[Seen]:
         """The node is gone: show what it has still left in the store, then say so."""
         if node.done:
             return
@@ -379,7 +327,7 @@ class Peek:
         for start in range(0, len(operations), 64):
             self._write(operations[start : start + 64])
 
-    def _is_due(self, node: _Node) -> bool:
+    def _is_due(self, node: Looked) -> bool:
         unread = node.unconfirmed >= self._wanted.window // 4 or node.next - node.confirmed >= _CHUNKS
         return unread and not node.done
 

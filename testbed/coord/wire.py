@@ -53,6 +53,7 @@ class Attempts:
             raise Unavailable(self._report(endpoint, error, now)) from error
         rounds, rest = divmod(self._failures, len(client.endpoints))
         if not rest:
+            client.tell_away(f"{endpoint}: {_reason(error)}")
             pause = min(_FIRST_PAUSE * 2 ** min(rounds - 1, 10), _LONGEST_PAUSE)
             pause *= 0.75 + os.urandom(1)[0] / 512  # so that many agents do not come back at one instant
             client.pause(min(pause, left), self._ended)
@@ -143,6 +144,10 @@ class Client:
         self._tls = self.secured()
         self._token: str | None = None if user else ""  # None: not logged in; empty: not needed
         self._login = threading.Lock()
+        self.listen: Callable[[str], None] = lambda _: None
+        """Is told why when no endpoint answers any more, and "" when one does again; by any thread, must not block."""
+        self._telling = threading.Lock()  # guards the next one, and the order in which it is told
+        self._away = False
         self._changed = threading.Condition()  # guards all below
         self._current = 0
         self._idle: list[Connection] = []
@@ -205,6 +210,13 @@ class Client:
         with self._changed:
             self._changed.notify_all()
 
+    def tell_away(self, why: str) -> None:
+        """Let who listens know that no endpoint answers; empty: that one does again."""
+        with self._telling:
+            if self._away != bool(why):
+                self._away = bool(why)
+                self.listen(why)
+
     @property
     def endpoint(self) -> Endpoint:
         """The endpoint that is in use."""
@@ -262,7 +274,10 @@ class Client:
             token = ""
             try:
                 token = self._credentials(endpoint)
-                return ask(endpoint, token)
+                answer = ask(endpoint, token)
+                if self._away:
+                    self.tell_away("")
+                return answer
             except OSError as error:
                 attempts.failed(endpoint, error)
             except Outrun as error:

@@ -22,7 +22,9 @@ class Looker:
     """Somebody who looks at node n0 on a thread of his own and keeps all that he sees."""
 
     def __init__(self, machine: Machine, store: GatewayStore, **wanted: object) -> None:
-        self.peek = Peek(store, machine.run, Wanted(("n0",), **{"step": "test.main", **wanted}))  # type: ignore[arg-type]
+        asked = Wanted(("n0",), **{"step": "test.main", **wanted})  # type: ignore[arg-type]
+        self.peek = Peek(store, machine.run, asked, self._hear_away)
+        self.told: list[str] = []  # why etcd is away, and that it is back
         self.logs: dict[tuple[str, str], bytes] = {}
         self.begun: list[Begun] = []
         self.ended: list[Ended] = []
@@ -36,6 +38,11 @@ class Looker:
         self._over = False
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
+
+    def _hear_away(self, why: str) -> None:
+        with self._wake:
+            self.told.append(why)
+            self._wake.notify_all()
 
     def _look(self) -> None:
         try:
