@@ -173,32 +173,44 @@ class AnsibleTask(Event):
 
 @dataclass(frozen=True)
 class WaitStarted(Event):
-    """A command of the node blocks: ``what`` names the primitive, ``names`` what it waits for."""
+    """A command of the node blocks: ``what`` names the primitive, ``names`` what it waits for.
+
+    ``out`` and ``err``: how many bytes the running step had written into its logs by then; -1 where nobody knows.
+    """
 
     kind: ClassVar[str] = "wait_started"
     wait: int
     what: str
     names: List[str]
     timeout: Optional[float]
+    out: int = -1
+    err: int = -1
 
 
 @dataclass(frozen=True)
 class WaitEnded(Event):
-    """That wait is over: ``outcome`` is met, timeout, aborted or gone (its command died)."""
+    """That wait is over: ``outcome`` is met, timeout, aborted or gone (its command died); see `WaitStarted`."""
 
     kind: ClassVar[str] = "wait_ended"
     wait: int
     outcome: str
     duration: float
+    out: int = -1
+    err: int = -1
 
 
 @dataclass(frozen=True)
 class ValueSet(Event):
-    """The node has set the users' value ``key``, of ``size`` bytes; what it holds is in the store alone."""
+    """The node has set the users' value ``key``, of ``size`` bytes; what it holds is in the store alone.
+
+    ``out`` and ``err`` as in `WaitStarted`.
+    """
 
     kind: ClassVar[str] = "value_set"
     key: str
     size: int
+    out: int = -1
+    err: int = -1
 
 
 @dataclass(frozen=True)

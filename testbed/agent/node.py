@@ -105,7 +105,9 @@ class Node:
         )  # fmt: skip
         self._store = GatewayStore(self._client)
         self._feed = Feed(self._store)
-        self._outbox = Outbox(self._store, self._keys, plan.node, workspace.journal, lambda why: inbox.put(Lost(why)))
+        self._outbox = Outbox(
+            self._store, self._keys, plan.node, workspace.journal, lambda why: inbox.put(Lost(why)), workspace.logs
+        )
         self._waits = Waits(self._outbox, self._keys, plan.node)
         self._doing = Doing(workspace, self._waits, self._outbox, self._keys, plan.node)
         self._scope = _Telling(self._store, plan, self._feed, self._outbox, self._lease, self._waits)

@@ -11,7 +11,7 @@ from testbed.agent.answer import write_all
 from testbed.coord.keys import RunKeys
 from testbed.coord.sender import Job, Once, Sender
 from testbed.coord.store import Operation, Store, StoreError
-from testbed.events import Event, Notice, encode
+from testbed.events import Event, Notice, StepStarted, ValueSet, WaitEnded, WaitStarted, encode
 
 
 class Outbox:
@@ -19,10 +19,15 @@ class Outbox:
 
     Events get their numbers, their line in ``journal`` and their place in the queue under one lock, so that all
     three orders are the same. After a loss they are still written to the journal.
+
+    Events of waits and values say how much the running step has written into its logs, which lie in the folder
+    ``logs``: that gives its lines a time, as a step writes nothing while it waits.
     """
 
-    def __init__(self, store: Store, keys: RunKeys, node: str, journal: str, lost: Callable[[StoreError], None]) -> None:
-        self._keys, self._node = keys, node
+    def __init__(
+        self, store: Store, keys: RunKeys, node: str, journal: str, lost: Callable[[StoreError], None], logs: str = ""
+    ) -> None:
+        self._keys, self._node, self._logs, self._step = keys, node, logs, ""
         self._journal = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._journal_broken = False
         self._lock = threading.RLock()
@@ -46,6 +51,10 @@ class Outbox:
     def record(self, kind: Type[Event], **fields: Any) -> Once:
         """Number an event and write it to the journal; what is given back is still to be sent."""
         with self._lock:
+            if kind is StepStarted:
+                self._step = "{configuration}.{target}.{step}".format(**fields)
+            elif kind in (WaitStarted, WaitEnded, ValueSet):
+                fields = {**fields, "out": self._written(".out"), "err": self._written(".err")}
             text = encode(kind(at=time.time(), node=self._node, **fields))
             operation = Once(self._keys.event(self._node, self._sequence), text.encode("utf-8", "replace"))
             self._sequence += 1
@@ -63,6 +72,13 @@ class Outbox:
     def close(self, seconds: Optional[float] = None) -> bool:
         """Send all that is queued, bounded by the store's patience, and end; False if that takes longer than that."""
         return self._sender.close(seconds)
+
+    def _written(self, stream: str) -> int:
+        """The size of the running step's log in bytes; -1 where it has none."""
+        try:
+            return os.stat(os.path.join(self._logs, self._step + stream)).st_size if self._logs else -1
+        except OSError:
+            return -1
 
     def _append(self, line: bytes) -> str:
         """Write a line to the journal; the reason of the first failure, else empty."""

@@ -242,3 +242,16 @@ def test_oldest_python(shared_etcd: EtcdProcess, machines: Callable[..., Machine
     assert "logs/a.test.main.out" in machine.collect()
     assert machine.ask("remove")[0]["ok"]
     assert list(machine.root.iterdir()) == []
+
+
+def test_events_tell_how_much_was_written_by_then(machine: Machine) -> None:
+    """Events of waits and values carry the sizes of the running step's logs, so that lines can be put in order."""
+    script = "echo 1; testbed set a b; echo 22; echo e >&2; testbed get -b c >/dev/null; echo 333"
+    assert machine.start(machine.plan(step("test", "main", script)))["ok"]
+    machine.await_line("wait_started get c")
+    machine.scope.set("c", b"")
+    machine.await_line("step_ended a.test.main passed 0")
+    told = [(e["event"], e["out"], e["err"]) for e in machine.events() if "out" in e]
+    assert told[:3] == [("value_set", 2, 0), ("wait_started", 5, 2), ("wait_ended", 5, 2)]
+    machine.scope.raise_flag("finalise", "over")
+    machine.await_end()

@@ -303,7 +303,7 @@ class TestbedApp(App[None]):
             self.call_from_thread(self.complain, error)
             inventory = None
         self.inventories = tuple(sources)
-        self.machines = fleet.machines_of(inventory, runs)
+        self.machines = fleet.machines_of(inventory, runs, self.picture.nodes)
         self.call_from_thread(self._refresh)
         self.reachable = fleet.reach(self.machines)
         self.call_from_thread(self._refresh)

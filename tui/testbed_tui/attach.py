@@ -11,6 +11,7 @@ from testbed.agent.plan import Access
 from testbed.errors import UsageError
 from testbed.run.directory import RunDirectory, find
 from testbed_tui.logs import HomeLogs, LogSource
+from testbed_tui.peeked import PeekedLogs
 from testbed_tui.sources import DirectorySource, HereScopeSource, Replay, ScopeSource, Source
 
 
@@ -35,8 +36,10 @@ class Attachment:
         return found
 
     def logs(self) -> LogSource | None:
-        """Where its logs can be read; None where they are on another machine."""
-        return HomeLogs(self.directory) if self.directory is not None else None
+        """Where its logs can be read: its directory, else the nodes themselves while they live."""
+        if self.directory is not None:
+            return HomeLogs(self.directory)
+        return PeekedLogs(self.access, self.run) if self.access is not None else None
 
     def now(self) -> float:
         """The run's time, Unix seconds: a recording's own, else this machine's."""

@@ -15,11 +15,13 @@ from typing import Any
 
 from testbed.events import EventError, decode
 from testbed.inventory import Inventory, Machine
+from testbed.lab.match import HERE
 from testbed.report.harmless import harmless_line
 from testbed.report.state import Fold, RunState
 from testbed.report.verdict import judge
 from testbed.run.cleaning import is_alive
 from testbed.run.directory import RunDirectory, registered
+from testbed_tui.views import NodeView
 
 LIVE, GONE = "running", "gone"
 """What a run is that has no verdict: its controller lives, or is gone."""
@@ -125,12 +127,14 @@ def _owner(path: Path) -> str:
         return str(uid)
 
 
-def machines_of(inventory: Inventory | None, runs: Iterable[RunRow]) -> list[MachineRow]:
-    """The inventory's machines in its order; without one those that the runs' plans name."""
+def machines_of(
+    inventory: Inventory | None, runs: Iterable[RunRow], nodes: Iterable[NodeView] = ()
+) -> list[MachineRow]:
+    """The inventory's machines in its order; without one those on which ``nodes`` stand, and which runs' plans name."""
     if inventory is not None:
         groups = _groups(inventory.groups)
         return [_machine(m, groups.get(m.name, [])) for m in inventory.machines]
-    found: dict[str, MachineRow] = {}
+    found = {n.machine: MachineRow(n.machine, n.address, 22, "ssh", "") for n in nodes if n.address not in ("", HERE)}
     for run in runs:
         for node in _plan(run.directory):
             name = str(node.get("machine", ""))

@@ -5,23 +5,29 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
 
 from testbed.report.files import open_regular
-from testbed.report.harmless import harmless
+from testbed.report.harmless import harmless, harmless_line
+from testbed.report.state import RUNNING
 from testbed.run.directory import RunDirectory
 from testbed_tui.inotify import Changes
+from testbed_tui.moments import Moments, moments_of
+from testbed_tui.signs import look
 
-OUT, ERR = "out", "err"
+OUT, ERR, NOTE = "out", "err", "note"
+"""Where a line stood; a note is of ours, not of the step."""
 
 LOG_NAME = re.compile(r"(?P<step>[A-Za-z0-9_][A-Za-z0-9_.-]*\.[a-z]+\.[A-Za-z0-9_-]+)\.(?P<stream>out|err)")
 """The name of a log file: ``configuration.target.step.stream``."""
 
-ONE, MANY = 4 * 1024 * 1024, 64 * 1024
-"""How much of the end of a log is read, in bytes: of one node's, of each of many nodes'."""
+ONE, MANY, ALL = 4 * 1024 * 1024, 64 * 1024, 16 * 1024 * 1024
+"""How much of the end of a log is read, in bytes: of one node's, of each of many nodes', of all of them together."""
 
 LONGEST = 4000
 """How much of a line is shown, in characters."""
@@ -29,21 +35,25 @@ LONGEST = 4000
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """A line of a step, made harmless; ``stream`` is out or err."""
+    """A line of a step, made harmless; ``stream`` is `OUT`, `ERR` or `NOTE`.
+
+    ``at``: when it was written (Unix seconds), 0.0 where nobody knows; ``about``: that is a guess, see `moments`.
+    """
 
     node: str
     step: str
     stream: str
     text: str
+    at: float = 0.0
+    about: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which lines: of these nodes in this order, of one step (``configuration.target.step``) or of all."""
+    """Which lines: of these nodes, of one step (``configuration.target.step``) or of all."""
 
     nodes: tuple[str, ...]
     step: str = ""
-    order: tuple[tuple[str, str], ...] = ()  # (node, step) in the order in which the steps began
 
 
 Heard = Callable[[Sequence[LogLine]], None]
@@ -61,7 +71,7 @@ class LogSource(Protocol):
     """Where lines come from."""
 
     def listen(self, wanted: Wanted, heard: Heard) -> Listening:
-        """Hand over the lines there are, in order of time, and then those that come."""
+        """Hand over the lines there are, in order of time, and then those that come; never blocks."""
 
 
 class HomeLogs:
@@ -96,13 +106,28 @@ class _Reader:
         try:
             while not self._closed:
                 self._watch()
-                for node, name, path in self._files():
+                files = self._files()
+                fresh = [f for f in files if (f[0], *_parts(f[1])) not in self._read]
+                moments = self._moments() if fresh else {}
+                limit = ONE if len(self._wanted.nodes) == 1 else min(MANY, ALL // max(1, len(files)))
+                lines: list[LogLine] = []
+                for node, name, path in files:
                     if self._closed:
                         return
-                    self._more(node, name, path)
+                    lines += self._more(node, name, path, moments, limit)
+                if lines:
+                    self._heard(sorted(lines, key=lambda line: line.at))
                 self._changes.wait()
         finally:
             self._changes.close()
+
+    def _moments(self) -> dict[tuple[str, str], Moments]:
+        """When the steps wrote, as far as the events tell."""
+        try:
+            with self._directory.events.open(encoding="utf-8", errors="replace") as events:
+                return moments_of(events, frozenset(self._wanted.nodes))
+        except FileNotFoundError:
+            return {}
 
     def _folders(self, node: str) -> list[Path]:
         """Where a node's logs can be; the first of two files of the same name is the one at home."""
@@ -119,8 +144,7 @@ class _Reader:
                     self._changes.watch(folder)
 
     def _files(self) -> list[tuple[str, str, Path]]:
-        """The logs there are: by the time at which their steps began, then stdout before stderr."""
-        order = {at: number for number, at in enumerate(self._wanted.order)}
+        """The logs there are, by node and name."""
         found: dict[tuple[str, str], Path] = {}
         for node in self._wanted.nodes:
             for folder in self._folders(node):
@@ -131,43 +155,67 @@ class _Reader:
                     if match and self._wanted.step in ("", match["step"]):
                         found.setdefault((node, path.name), path)
 
-        def rank(item: tuple[tuple[str, str], Path]) -> tuple[int, str, str, bool]:
-            (node, name), _ = item
-            step, _, stream = name.rpartition(".")
-            return order.get((node, step), len(order)), node, step, stream != OUT
+        return [(node, name, path) for (node, name), path in found.items()]
 
-        return [(node, name, path) for (node, name), path in sorted(found.items(), key=rank)]
-
-    def _more(self, node: str, name: str, path: Path) -> None:
-        """Hand over what has been added to a file since it was read last."""
-        step, _, stream = name.rpartition(".")
-        key = (node, step, stream)
-        offset, rest = self._read.get(key, (-1, b""))
-        limit = ONE if len(self._wanted.nodes) == 1 else MANY
+    def _more(
+        self, node: str, name: str, path: Path, moments: dict[tuple[str, str], Moments], limit: int
+    ) -> list[LogLine]:
+        """What has been added to a file since it was read last."""
+        step, stream = _parts(name)
+        offset, rest = self._read.get((node, step, stream), (-1, b""))
         try:
             descriptor = open_regular(path)
         except OSError:
-            return  # it went home meanwhile, or is no log
+            return []  # it went home meanwhile, or is no log
         with os.fdopen(descriptor, "rb") as file:
-            size = os.fstat(descriptor).st_size
+            facts = os.fstat(descriptor)
+            size = facts.st_size
             skipped = offset < 0 and size > limit
             file.seek(size - limit if skipped else max(offset, 0))
+            start = file.tell() - len(rest)
             raw = rest + file.read(size - file.tell() if size > file.tell() else 0)
-            offset = file.tell()
+            end = file.tell()
         *lines, rest = raw.split(b"\n")
+        ends = list(accumulate((len(line) + 1 for line in lines), initial=start))[1:]
+        if rest and (len(rest) > LONGEST * 4 or self._is_home(node, path)):  # nobody ends this line
+            lines, ends, rest = [*lines, rest], [*ends, end], b""
+        self._read[node, step, stream] = (end, rest)
+        known = moments.get((node, step))
+        if offset < 0 and known is not None:
+            times = known.times(stream, ends, size, facts.st_mtime)
+        else:
+            times = [(min(time.time(), facts.st_mtime), False)] * len(lines)
+        texts = [plain(line) for line in lines]
         if skipped:
-            lines[:1] = [b"... the beginning is left out: `testbed logs` has it"]
-        if rest and len(rest) > LONGEST * 4:  # nobody ends this line; what there is of it is shown
-            lines, rest = [*lines, rest], b""
-        at_home = path.parent == self._directory.logs(node) and self._directory.report_json.exists()
-        if rest and at_home:
-            lines, rest = [*lines, rest], b""
-        self._read[key] = (offset, rest)
-        if lines:
-            self._heard([LogLine(node, step, stream, _line(line)) for line in lines])
+            texts[:1] = ["... the beginning is left out: `testbed logs` has it"]
+        return [LogLine(node, step, stream, text, *at) for text, at in zip(texts, times, strict=True)]
+
+    def _is_home(self, node: str, path: Path) -> bool:
+        """Whether nobody writes to that log any more."""
+        return path.parent == self._directory.logs(node) and self._directory.report_json.exists()
 
 
-def _line(raw: bytes) -> str:
+def _parts(name: str) -> tuple[str, str]:
+    """Step and stream of a log's name."""
+    step, _, stream = name.rpartition(".")
+    return step, stream
+
+
+def plain(raw: bytes) -> str:
     """The line as a terminal may have it; of what was overwritten by carriage returns the last remains."""
     text = raw.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")
     return harmless(text).expandtabs()[:LONGEST]
+
+
+def began(node: str, step: str, at: float) -> LogLine:
+    """The note that a step begins."""
+    name = harmless_line(step, 120)
+    return LogLine(node, name, NOTE, f"{look(RUNNING).sign} {name}", at)
+
+
+def ended(node: str, step: str, at: float, verdict: str, exit_code: int | None, reason: str) -> LogLine:
+    """The note how a step ended; it stands behind what the step wrote until then."""
+    name = harmless_line(step, 120)
+    why = f", exit code {exit_code}" if exit_code else f": {reason}" if reason and exit_code is None else ""
+    text = f"{look(verdict).sign} {name} {verdict}{why}"
+    return LogLine(node, name, NOTE, harmless_line(text), at + 1e-6)

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+import time
+from collections.abc import Iterator
 
 from testbed.agent.plan import Access
-from testbed.coord.chunks import RUNNING, Ended, Output
+from testbed.coord.chunks import ERR, OUT, RUNNING, Begun, Ended, Note, Output, Position
 from testbed.coord.gateway import connect
-from testbed.coord.peeking import Peek, Wanted
-from testbed.coord.store import StoreError
-from testbed.report.harmless import harmless
-from testbed_tui.logs import LONGEST, Heard, Listening, LogLine
+from testbed.coord.peeking import Gone, Peek, Seen, Wanted
+from testbed.coord.store import Denied, Store, StoreError
+from testbed.events import AnsibleTask
+from testbed.report.harmless import harmless_line
+from testbed_tui.logs import LONGEST, NOTE, Heard, Listening, LogLine, began, ended, plain
 from testbed_tui.logs import Wanted as Lines
 
 LAST = 2000
-"""How many lines of the step that runs already are shown at first."""
+"""How many lines of the step that runs already are shown at first; of several nodes their share, `LEAST` at least."""
+
+LEAST = 50
 
 PATIENCE = 10.0
-"""Seconds that etcd may be away before a listener hears no more."""
+"""Seconds that etcd may be away before a listener says so, and begins again where it was."""
+
+FAREWELL = 2.0
+"""Seconds that a listener has to withdraw what it asked for; what is left then goes with its lease."""
 
 
 class PeekedLogs:
@@ -33,41 +40,101 @@ class PeekedLogs:
 
 
 class _Listener:
-    """One listener's connection and thread."""
+    """One listener's thread and, as long as etcd is there, its connection."""
 
     def __init__(self, access: Access, run: str, wanted: Lines, heard: Heard) -> None:
-        self._heard = heard
+        self._access, self._run, self._heard = access, run, heard
+        self._step = wanted.step or RUNNING
+        self._lines = max(LEAST, LAST // max(1, len(wanted.nodes)))
+        self._left = dict.fromkeys(wanted.nodes, "")  # nodes that may have more to show
+        self._positions: dict[str, Position] = {}
+        self._before: dict[str, dict[str, int]] = {}  # where the first piece begins, which was written before we came
         self._rest: dict[tuple[str, str, str], bytes] = {}
-        self._store = connect(access, PATIENCE)
-        self._peek = Peek(self._store, run, Wanted(wanted.nodes, wanted.step or RUNNING, lines=LAST))
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._at: tuple[Peek, Store] | None = None
         self._thread = threading.Thread(target=self._work, name="peeked logs", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        self._peek.close()
+        with self._lock:
+            self._ended.set()
+            at = self._at
+        if at is not None:
+            peek, store = at
+            peek.close()
+            self._thread.join(FAREWELL)
+            store.close()
         self._thread.join()
-        self._store.close()
 
     def _work(self) -> None:
-        with suppress(StoreError):  # the sources of the run's news tell that etcd is gone
-            for node, seen in self._peek:
-                if isinstance(seen, Output):
-                    self._take(node, seen)
-                elif isinstance(seen, Ended):
-                    for key in [key for key in self._rest if key[:2] == (node, seen.step)]:
-                        self._heard([_line(*key, self._rest.pop(key))])
+        pause = 0.5
+        while self._left and not self._ended.is_set():
+            since = time.monotonic()
+            error = self._attend()
+            if error is None or self._ended.is_set():
+                return
+            refused = "refuses" if isinstance(error, Denied) else "is away"
+            self._note("", f"the run's etcd {refused}: {error}; trying again")
+            pause = 0.5 if time.monotonic() - since > 2 * PATIENCE else min(pause * 2, 15.0)
+            self._ended.wait(pause)
 
-    def _take(self, node: str, output: Output) -> None:
-        key = (node, output.step, output.stream)
+    def _attend(self) -> StoreError | None:
+        """Show what the nodes show until they are through (None) or etcd is away."""
+        with self._lock:
+            if self._ended.is_set():
+                return None
+            store = connect(self._access, PATIENCE)
+            wanted = Wanted(tuple(self._left), self._step, lines=self._lines, positions=dict(self._positions))
+            peek = Peek(store, self._run, wanted)
+            self._at = peek, store
+        try:
+            for node, seen in peek:
+                self._take(node, seen)
+        except StoreError as error:
+            return error
+        finally:
+            self._positions.update((n, place) for n in self._left if (place := peek.position(n)) is not None)
+            store.close()
+        return None
+
+    def _take(self, node: str, seen: Seen | object) -> None:
+        now = time.time()
+        match seen:
+            case Output():
+                self._heard(list(self._lines_of(node, seen, now)))
+            case Begun(step, out, err):
+                self._finish(node, now)
+                self._before[node] = {OUT: out, ERR: err} if node not in self._before else {}
+                self._heard([began(node, step, now)])
+            case Ended(step, verdict, code, reason):
+                self._finish(node, now)
+                self._heard([ended(node, step, now, verdict, code, reason)])
+            case AnsibleTask(task=task, outcome=outcome, message=message):
+                told = f": {message}" if message and outcome in ("failed", "unreachable") else ""
+                self._note(node, f"{outcome}: {task}{told}")
+            case Note(text):
+                self._note(node, text)
+            case Gone(reason, whole=whole):
+                self._left.pop(node, None)
+                if not whole:
+                    self._note(node, f"{reason}; its logs are in the run's directory, on the controller's machine")
+
+    def _finish(self, node: str, now: float) -> None:
+        """Show what was written without a line end: a node's steps come one after the other."""
+        for key in [key for key in self._rest if key[0] == node]:
+            self._heard([LogLine(*key, plain(self._rest.pop(key)), now)])
+
+    def _note(self, node: str, text: str) -> None:
+        self._heard([LogLine(node, "", NOTE, harmless_line(text), time.time())])
+
+    def _lines_of(self, node: str, output: Output, now: float) -> Iterator[LogLine]:
+        key = (node, harmless_line(output.step, 120), output.stream)
+        about = self._before.get(node, {}).pop(output.stream, None) == output.offset
         *lines, rest = (self._rest.pop(key, b"") + output.data).split(b"\n")
         if len(rest) > LONGEST * 4:  # nobody ends this line; what there is of it is shown
             lines, rest = [*lines, rest], b""
         if rest:
             self._rest[key] = rest
-        if lines:
-            self._heard([_line(*key, line) for line in lines])
-
-
-def _line(node: str, step: str, stream: str, raw: bytes) -> LogLine:
-    text = harmless(raw.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace"))
-    return LogLine(node, step, stream, text.expandtabs()[:LONGEST])
+        for line in lines:
+            yield LogLine(*key, plain(line), now, about)

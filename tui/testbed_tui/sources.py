@@ -111,8 +111,8 @@ class ScopeSource:
         self._wrong: SimpleQueue[StoreError | None] = SimpleQueue()
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._early: dict[str, list[Change]] | None = None
-        self._seen = 0
+        self._early: dict[str, list[Change]] | None = {}
+        self._seen = 0  # the last revision of an event: of other keys later ones may be heard before it
         self._standing: set[str] = set()
         self._over = False
 
@@ -152,7 +152,7 @@ class ScopeSource:
             for prefix in prefixes:
 
                 def changed(changes: Sequence[Change], prefix: str = prefix) -> None:
-                    self._take(prefix, changes, len(prefixes), hear, tell)
+                    self.take(prefix, changes, len(prefixes), hear, tell)
 
                 feed.follow(Span(prefix, end_of(prefix)), changed, self._wrong.put, read=True)
             return self._wrong.get()
@@ -162,8 +162,8 @@ class ScopeSource:
             while not self._stop.is_set() and not self._wrong.empty():  # each span tells of the same end
                 self._wrong.get()
 
-    def _take(self, prefix: str, changes: Sequence[Change], spans: int, hear: Hear, tell: Tell) -> None:
-        """What stands in all spans first, in the order in which it was written; then what comes."""
+    def take(self, prefix: str, changes: Sequence[Change], spans: int, hear: Hear, tell: Tell) -> None:
+        """What stands in all ``spans`` first, in the order in which it was written; then what comes, span by span."""
         with self._lock:
             if self._early is None:
                 self._hand_over(changes, time.time(), hear)
@@ -175,17 +175,20 @@ class ScopeSource:
             self._early = None
             tell("")
             gone = self._standing - {c.key for c in standing}
-            self._hand_over([*(Change(key, None, self._seen + 1) for key in gone), *standing], 0.0, hear)
+            self._hand_over([*(Change(key, None, 0) for key in gone), *standing], 0.0, hear)
 
     def _hand_over(self, changes: Sequence[Change], at: float, hear: Hear) -> None:
         news: list[News] = []
+        seen = self._seen
         for change in changes:
-            if change.revision <= self._seen and change.key.startswith(self._keys.events):
-                continue  # heard before the connection was lost
+            if change.key.startswith(self._keys.events):
+                if change.revision <= self._seen:
+                    continue  # heard before the connection was lost
+                seen = max(seen, change.revision)
             piece = self._read(change, at)
             if piece is not None:
                 news.append(piece)
-        self._seen = max([self._seen, *(c.revision for c in changes)])
+        self._seen = seen
         for start in range(0, len(news), CHUNK):
             hear(news[start : start + CHUNK])
 

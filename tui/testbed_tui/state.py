@@ -203,20 +203,20 @@ class Board:
                 known, size=event.size, changes=known.changes + 1, at=event.at, by=event.node
             )
         else:
-            self._values[event.key] = replace(known, by=event.node)
+            self._values[event.key] = replace(known, by=event.node, at=known.at or event.at)
 
     def _change_value(self, change: KeyChange) -> None:
         if change.value is None:
             self._values.pop(change.name, None)
             return
         known = self._values.get(change.name)
-        setter = self._setters.get(change.name, ("", 0.0))[0] or self._host(change.name)
+        setter, told_at = self._setters.get(change.name, (self._host(change.name), 0.0))
         self._values[change.name] = Value(
             harmless_line(change.value[: SHOWN * 4].decode("utf-8", "replace"), SHOWN),
             len(change.value),
             change.revision,
             known.changes + (known.revision > 0) if known else 1,
-            change.at or (known.at if known else 0.0),
+            change.at or (known.at if known else told_at),
             setter,
         )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from textual.app import ComposeResult
@@ -10,14 +12,14 @@ from textual.containers import Horizontal
 from textual.message import Message
 from textual.widgets import Input, Select, Static
 
-from testbed_tui.logs import ERR, OUT, Listening, LogLine, Wanted
+from testbed_tui.logs import ERR, NOTE, OUT, Listening, LogLine, Wanted, began, ended
 from testbed_tui.screens.base import View
 from testbed_tui.screens.dialogs import Ask
-from testbed_tui.views import Picture
+from testbed_tui.views import NodeView, Picture
 from testbed_tui.widgets.logview import LogView
 
 ALL = ""
-STREAMS = ("both", OUT, ERR)
+STREAMS = {"": "both streams", OUT: "stdout only", ERR: "stderr only"}
 
 
 class LogsView(View):
@@ -31,6 +33,7 @@ class LogsView(View):
         ("N", "hit(False)", "Previous"),
         ("a", "all", "All nodes"),
         ("o", "stream", "out/err"),
+        ("t", "times", "Times"),
         ("w", "save", "Save"),
         ("left_square_bracket", "node(-1)", "Node -"),
         ("right_square_bracket", "node(1)", "Node +"),
@@ -48,8 +51,7 @@ class LogsView(View):
         super().__init__()
         self._listening: Listening | None = None
         self._number = 0
-        self._stream = 0
-        self._kept: list[LogLine] = []
+        self._told: dict[str, tuple[NodeView, set[tuple[str, bool]]]] = {}  # the steps whose begin and end is shown
         self._names: tuple[str, ...] = ()
         self._steps: tuple[str, ...] = ()
         self._asked: tuple[object, ...] = ()
@@ -58,8 +60,8 @@ class LogsView(View):
     def body(self) -> ComposeResult:
         """Make the choice above and the lines below."""
         with Horizontal(id="choice"):
-            yield Select([("all nodes", ALL)], value=ALL, allow_blank=False, id="node")
-            yield Select([("all steps", ALL)], value=ALL, allow_blank=False, id="step")
+            yield Select([("all nodes", ALL)], value=ALL, allow_blank=False, compact=True, id="node")
+            yield Select([("all steps", ALL)], value=ALL, allow_blank=False, compact=True, id="step")
         yield Input(placeholder="search for ...", classes="filter", id="search")
         yield LogView(id="log")
         yield Static(id="logstate")
@@ -92,6 +94,7 @@ class LogsView(View):
         """See `View`."""
         self._fill(picture)
         self._listen()
+        self._tell_of_steps(picture)
         self._say()
 
     def _fill(self, picture: Picture) -> None:
@@ -123,15 +126,15 @@ class LogsView(View):
         self._stop()
         self._asked = asked
         self._number += 1
-        self._kept = []
-        self.query_one(LogView).begin({n: i for i, n in enumerate(self._names)}, with_names=len(nodes) > 1)
+        self._told = {}
+        picture = self.owner.picture
+        view = self.query_one(LogView)
+        view.begin({n: i for i, n in enumerate(self._names)}, len(nodes) > 1, picture.started_at or 0.0)
         source = self.owner.attachment.logs() if self.owner.attachment is not None else None
         if source is None or not nodes:
             return
-        began = [(s.started_at or 0.0, n.index, n.name, str(s.key)) for n in self.owner.picture.nodes for s in n.steps]
-        order = tuple((name, key) for _, _, name, key in sorted(began))
         number = self._number
-        wanted = Wanted(nodes, "" if step == ALL else str(step), order)
+        wanted = Wanted(nodes, "" if step == ALL else str(step))
         self._listening = source.listen(wanted, lambda lines: self._heard(number, lines))
 
     def _heard(self, number: int, lines: Sequence[LogLine]) -> None:
@@ -142,40 +145,48 @@ class LogsView(View):
         """Show more lines."""
         if event.number != self._number:
             return
-        self._kept.extend(event.lines)
         view = self.query_one(LogView)
-        view.add([line for line in event.lines if self._is_wanted(line)])
+        view.add(event.lines)
         if self._goal is not None and view.lines:
             self._point_at_failure(view)
         self._say()
 
+    def _tell_of_steps(self, picture: Picture) -> None:
+        """Put in when the chosen steps began and ended; nodes that show their logs themselves tell that too."""
+        if self.owner.attachment is None or self.owner.attachment.directory is None:
+            return
+        node, step = self.query_one("#node", Select).value, self.query_one("#step", Select).value
+        notes: list[LogLine] = []
+        for view in picture.nodes if node == ALL else filter(None, [picture.node(str(node))]):
+            known, told = self._told.get(view.name, (None, set()))
+            if known is not view:
+                notes += _notes(view, str(step), told)
+                self._told[view.name] = view, told
+        self.query_one(LogView).add(sorted(notes, key=lambda line: line.at))
+
     def _point_at_failure(self, view: LogView) -> None:
         """The last thing that the step wrote: on stderr if it wrote there, else on stdout."""
-        spoken = [n for n, line in enumerate(view.lines) if line.text.strip()]
+        spoken = [n for n, line in enumerate(view.lines) if line.text.strip() and line.stream != NOTE]
         complaints = [n for n in spoken if view.lines[n].stream == ERR]
         if spoken:
             view.go_to((complaints or spoken)[-1])
 
-    def _is_wanted(self, line: LogLine) -> bool:
-        return STREAMS[self._stream] in ("both", line.stream)
-
     def _say(self) -> None:
         view = self.query_one(LogView)
-        parts = [f"{len(view.lines)} lines", f"streams: {STREAMS[self._stream]}"]
+        parts = [f"{len(view.lines)} lines", STREAMS[view.only]]
         parts.append("following" if view.follow else "not following (f)")
         if view.needle:
             hits = sum(1 for line in view.lines if view.needle.lower() in line.text.lower())
             parts.append(f"{hits} lines with {view.needle!r}")
-        attachment = self.owner.attachment
-        if attachment is not None and attachment.directory is None:
-            parts = ["logs lie in the run's directory, which is on another machine: see `testbed peek`"]
-        elif not view.lines:
-            parts.append("logs come home when a node has ended")
+        if self.owner.attachment is not None and self.owner.attachment.directory is None:
+            parts.append("as the nodes show it: ended steps by choosing them, ended nodes no more")
+        elif not any(line.stream != NOTE for line in view.lines):
+            parts.append("logs of other machines come home when a node has ended: `testbed peek` shows them now")
         self.query_one("#logstate", Static).update("  ".join(parts))
 
     def _stop(self) -> None:
         if self._listening is not None:
-            self._listening.close()
+            threading.Thread(target=self._listening.close, name="farewell").start()  # which may take its time
             self._listening = None
 
     def on_select_changed(self, event: Select.Changed) -> None:
@@ -233,11 +244,14 @@ class LogsView(View):
 
     def action_stream(self) -> None:
         """Both streams, stdout alone, or stderr alone."""
-        self._stream = (self._stream + 1) % len(STREAMS)
-        view = self.query_one(LogView)
-        view.begin({n: i for i, n in enumerate(self._names)}, view.with_names)
-        view.add([line for line in self._kept if self._is_wanted(line)])
+        view, streams = self.query_one(LogView), list(STREAMS)
+        view.only = streams[(streams.index(view.only) + 1) % len(streams)]
         self._say()
+
+    def action_times(self) -> None:
+        """Show when lines were written, or do not."""
+        view = self.query_one(LogView)
+        view.times = not view.times
 
     def action_save(self) -> None:
         """Write the lines into a file."""
@@ -251,8 +265,26 @@ class LogsView(View):
         try:
             with path.open("x", encoding="utf-8") as file:
                 for line in view.lines:
-                    file.write(f"{line.node} {line.step}.{line.stream} | {line.text}\n")
+                    when = time.strftime("%H:%M:%S", time.localtime(line.at)) + f".{line.at % 1 * 1000:03.0f}"
+                    about = "~" if line.about else " "
+                    file.write(f"{about}{when} {line.node} {line.step}.{line.stream} | {line.text}\n")
         except OSError as error:
             self.notify(f"{path}: {error.strerror}", severity="error")
         else:
             self.notify(f"{len(view.lines)} lines are in {path}")
+
+
+def _notes(node: NodeView, wanted: str, told: set[tuple[str, bool]]) -> Iterator[LogLine]:
+    """Begins and ends of the node's steps that were not ``told`` yet; those of one step only where it is ``wanted``."""
+    ends = {bar.label: bar.end for bar in node.bars if bar.kind == "step"}
+    for step in node.steps:
+        name = str(step.key)
+        if step.started_at is None or wanted not in (ALL, name):
+            continue
+        if (name, False) not in told:
+            told.add((name, False))
+            yield began(node.name, name, step.started_at)
+        end = ends.get(name)
+        if step.verdict and end is not None and (name, True) not in told:
+            told.add((name, True))
+            yield ended(node.name, name, end, step.verdict, step.exit_code, step.reason)

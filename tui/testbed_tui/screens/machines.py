@@ -42,6 +42,9 @@ class MachinesView(View):
             if run.word in (LIVE, GONE):
                 for node, name in run.machines.items():
                     users.setdefault(name, []).append(f"{node} of {run.run}")
+        if app.attachment is not None and app.attachment.directory is None and not picture.over:
+            for at in picture.nodes:
+                users.setdefault(at.machine, []).append(f"{at.name} of {app.attachment.run}")
         errors.update(picture.machine_errors)
         rows = []
         for machine in app.machines:

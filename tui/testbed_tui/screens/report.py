@@ -56,7 +56,12 @@ class ReportView(View):
     def _show_papers(self, picture: Picture) -> None:
         """What lies in the run's directory; read when the run has moved on since it was read last."""
         attachment = self.owner.attachment
-        if attachment is None or attachment.directory is None:
+        if attachment is None:
+            return
+        if attachment.directory is None:
+            lies = [Row("-", (Cell(f"in the directory of {attachment.run}, on its controller's machine"),))]
+            self.query_one("#casetable", Table).show(("JUnit cases",), lies)
+            self.query_one("#filetable", Table).show(("files",), lies)
             return
         mark = (attachment.run, picture.events)
         if mark == self._read:

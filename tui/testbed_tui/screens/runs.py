@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.widgets import Input, Static
 
@@ -54,8 +55,11 @@ class RunsView(View):
         self.query_one(Table).show(heads, rows)
         detail = f"{len(runs)} of {len(self.owner.runs)} runs, {ORDERS[self._order]} first"
         if not self.owner.runs:
-            detail = "no runs yet: press n to start one"
-        self.query_one("#detail", Static).update(detail)
+            detail = "no runs of this machine yet: press n to start one"
+        attachment = self.owner.attachment
+        if attachment is not None and attachment.directory is None:
+            detail += f"\nlooked at is {attachment.run}, a run of another machine (2)"
+        self.query_one("#detail", Static).update(Text(detail))
 
     def _cells(self, run: RunRow) -> tuple[Cell, ...]:
         now = self.owner.clock()
