@@ -96,6 +96,8 @@ def carry_out(options: Any, follow: bool = False) -> int:
     with _following(request, directory) if follow else progress(sys.stderr) as show:
         outcome = execute(request, directory, show)
     click.echo(report_text(outcome.state, outcome.judgement, directory, colourful(sys.stdout)), nl=False)
+    for warning in outcome.warnings:
+        click.echo(f"warning: {warning}", err=True)
     return outcome.judgement.exit_code
 
 

@@ -56,7 +56,7 @@ class Cleaning:
             yield from self._fetch(left, fetched)
         self._remove_secrets()
         if fetched or not state.verdict:
-            take_in(self.directory, fetched)
+            yield from take_in(self.directory, fetched)
 
     def _fetch(self, left: Set[str], fetched: dict[str, tuple[int, int]]) -> Iterator[str]:
         """Fetch these nodes' results; notes in ``fetched`` what came: node -> (bytes, files)."""

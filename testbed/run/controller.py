@@ -68,11 +68,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A run that is over, and judged."""
+    """A run that is over, and judged; ``warnings`` tell which files of users are not in the report, and why."""
 
     directory: RunDirectory
     state: RunState
     judgement: Judgement
+    warnings: tuple[str, ...] = ()
 
 
 def execute(request: Request, directory: RunDirectory, listener: Listener) -> Outcome:
@@ -103,8 +104,8 @@ def execute(request: Request, directory: RunDirectory, listener: Listener) -> Ou
             _remove_private(directory)
         state = fold(journal.recorded)
     judgement = complete(judge(state), directory.nodes)
-    write_outcome(directory, state, judgement, request.junit)
-    return Outcome(directory, state, judgement)
+    warnings = write_outcome(directory, state, judgement, request.junit)
+    return Outcome(directory, state, judgement, tuple(warnings))
 
 
 def _in_our_words(error: Exception, directory: RunDirectory) -> Exception:

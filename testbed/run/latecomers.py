@@ -17,11 +17,12 @@ from testbed.run.phases import own_events
 NEVER_JUDGED = "its controller ended without a verdict"
 
 
-def take_in(directory: RunDirectory, fetched: Mapping[str, tuple[int, int]]) -> None:
+def take_in(directory: RunDirectory, fetched: Mapping[str, tuple[int, int]]) -> list[str]:
     """Record results that came late, node -> (bytes, files), with what their nodes told; write the run's reports anew.
 
     The verdict stays what it was; a run whose controller was killed before it could judge gets its end here, and is
-    an error. Raises LabError where the reports cannot be written, OSError where the record can't.
+    an error. Gives warnings about users' files that are not in the report. Raises LabError where the reports cannot be
+    written, OSError where the record can't.
     """
     known = list(directory.read_events())
     lines = {events.encode(event) for event in known}
@@ -36,7 +37,7 @@ def take_in(directory: RunDirectory, fetched: Mapping[str, tuple[int, int]]) -> 
         if not any(isinstance(event, events.RunEnded) for event in known):
             _end(journal, known)
     state = fold(known)
-    write_outcome(directory, state, complete(judge(state), directory.nodes))
+    return write_outcome(directory, state, complete(judge(state), directory.nodes))
 
 
 def _end(journal: Journal, known: list[events.Event]) -> None:

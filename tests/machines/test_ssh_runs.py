@@ -45,11 +45,12 @@ def test_dicom(bench: Bench, practice_lab: practice.Lab, dicom: Path, tmp_path: 
     done = bench.run(dicom, "-i", practice_lab.inventory, "-p", "studies=4", "--junit", junit)
     assert done.code == 0, done.said
     assert "modality-1: 4 of 4 studies arrived" in done.log("server", "dicom-server.test.main")
-    cases = {case.get("name"): case for case in ET.parse(junit).getroot().iter("testcase")}
-    for node in ("modality-0", "modality-1"):
-        found = [case for name, case in cases.items() if f"studies of {node}" in str(name)]
-        assert len(found) == 1
-        assert found[0].find("failure") is None
+    suites = {suite.get("name"): suite for suite in ET.parse(junit).getroot()}
+    assert list(suites) == ["server", "server.dicom-store", "modality-0", "modality-1"]
+    own = suites["server.dicom-store"]
+    assert own.get("hostname") == suites["server"].get("hostname") == practice_lab.hosts[0].name
+    assert [case.get("name") for case in own] == ["studies of modality-0", "studies of modality-1"]
+    assert not [case for case in own if list(case)], "a failure among the server's own cases"
     assert left_on(practice_lab) == {}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,18 @@ def is_part(wanted: Any, found: Any) -> bool:
     return bool(wanted == found)
 
 
+def junit_of(path: Path) -> dict[str, dict[str, str]]:
+    """What a JUnit file says: suite -> case -> passed, failure, error or skipped."""
+    told = ("failure", "error", "skipped")
+    return {
+        str(suite.get("name")): {
+            str(case.get("name")): next((kind for kind in told if case.find(kind) is not None), "passed")
+            for case in suite.iter("testcase")
+        }
+        for suite in ET.parse(path).getroot()
+    }
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_case(name: str, start: Callable[..., Any]) -> None:
     """A run ends with the verdict, first cause, logs and exit code that its case names, and leaves nothing."""
@@ -70,6 +83,9 @@ def test_case(name: str, start: Callable[..., Any]) -> None:
         assert text in run.log(*place.split("/", 1)), place
     for place, text in expect.get("files", {}).items():
         assert text in (run.path / place).read_text(errors="replace"), place
+    suites = junit_of(run.path / "junit.xml")
+    assert is_part(expect.get("junit", {}), suites), suites
+    assert {name.partition(".")[0] for name in suites} == set(expect["nodes"])
     for text in expect.get("screen", []):
         assert text in told, told
     for text in expect.get("never", []):

@@ -16,4 +16,6 @@ request = replace(prepare(Options(Path(sys.argv[1]))), timing=Timing(**json.load
 directory = directories.create(request.plan.run)
 outcome = execute(request, directory, PlainProgress(sys.stderr))
 sys.stdout.write(report_text(outcome.state, outcome.judgement, directory))
+for warning in outcome.warnings:
+    sys.stderr.write(f"warning: {warning}\n")
 sys.exit(outcome.judgement.exit_code)
