@@ -30,6 +30,7 @@ class Doing:
         self._workspace, self._waits, self._outbox, self._key = workspace, waits, outbox, keys.doing(node)
         self._step: Optional[Tuple[float, Dict[str, Any]]] = None
         self.still: Optional[Callable[[], Dict[str, Any]]] = None
+        self.shown: Callable[[], int] = lambda: 0
         outbox.listen(self._hear)
 
     def answer(self, question: str) -> None:
@@ -37,6 +38,7 @@ class Doing:
         told: Dict[str, Any] = {"asked": question, "waits": self._waits.now()}
         if question.startswith(STILL) and self.still is not None:
             told.update(self.still())
+            told["ran"] += f" {self.shown()}"  # nobody's output is cut short while somebody is still being shown it
         step = self._step
         if step is not None:
             began, fields = step

@@ -266,6 +266,7 @@ class Node:
                 from testbed.agent.peek import Peeks
 
                 self._peeks = Peeks(self._plan, self._workspace, self._store)
+                self._doing.shown = self._peeks.shown
             self._peeks.hear(asked)
         except Exception:  # noqa: BLE001  this is the thread that hears the run's flags
             import traceback

@@ -48,7 +48,7 @@ class Peeks:
         self._progress: Optional[Progress] = None
         self._noticing: Optional[Noticing] = None
         self._blind = ""
-        self._streamed = 0
+        self._streamed = self._forgotten = 0
         self._finishing = False
         self._shown = threading.Event()
         self._wake_read, self._wake_write = os.pipe()
@@ -69,6 +69,10 @@ class Peeks:
         self._finishing = True
         self._wake()
         return self._shown.wait(seconds)
+
+    def shown(self) -> int:
+        """Bytes that were streamed to all who look; from any thread."""
+        return self._streamed
 
     def _wake(self) -> None:
         with suppress(BlockingIOError):  # it is awake already
@@ -196,8 +200,8 @@ class Peeks:
         self._streamed += len(frames)
         if not self._write(Put(self._keys.chunk(request, self._node, number), frames, stream.lease)):
             self._drop(request)
-        if self._streamed >= FORGET:
-            self._streamed = 0
+        if self._streamed - self._forgotten >= FORGET:
+            self._forgotten = self._streamed
             self._write(Put(self._keys.streamed(self._node), b""))
 
     def _write(self, put: Put) -> bool:

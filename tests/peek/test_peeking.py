@@ -14,6 +14,7 @@ from testbed.coord.chunks import EVERY, Position
 from testbed.coord.keys import end_of
 from tests.agent.conftest import PYTHON38
 from tests.agent.machine import Machine, step
+from tests.agent.test_stillness import Asking
 from tests.coord.etcd_process import EtcdProcess
 from tests.peek.conftest import Looker, digest
 
@@ -292,6 +293,23 @@ def test_memory_of_a_peeked_agent(
     for looker in lookers:
         looker.await_offset(4000000)
     assert kilobytes(agent, "VmHWM") < before + 3 * 1024
+
+
+def test_who_is_still_shown_something_holds_off_a_stall(machine: Machine, look: Look) -> None:
+    """A node whose output is still on its way to somebody does not stand; once he has all of it, it does."""
+    begin(machine, "seq 300000; testbed get -b go")
+    machine.await_line("wait_started get go")
+    looker = look(machine, window=4096)
+    looker.await_offset(4096)
+    looker.pause()
+    asking = Asking(machine)
+    asking.until(lambda answer: not answer["able"])  # who reads nothing holds off nothing
+    before = asking.ask()["ran"]
+    looker.resume()
+    looker.await_text(b"\n300000\n")
+    assert asking.ask()["ran"] != before
+    asking.until(lambda answer: not answer["able"])
+    asking.close()
 
 
 def kilobytes(process: Path, what: str) -> int:
