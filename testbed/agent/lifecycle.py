@@ -242,7 +242,7 @@ class Lifecycle:
         if code is not None:
             return Outcome(PASSED if code == 0 else FAILED, code, describe(code))
         why = self._stopped(limit, obey)
-        process.stop(lambda: process.find((main.pid,)), self._plan.grace)
+        process.stop_session(main.pid, self._plan.grace)
         code = self._await_exit(main.pid, time.monotonic() + process.KILL_PATIENCE, obey=False)
         return Outcome(why.verdict, code, why.reason, why.own)
 
@@ -324,7 +324,7 @@ class Lifecycle:
         if outcome.verdict == PASSED:
             self._outbox.send(offer(self._keys, step.step, Service(address, port, self._plan.node)))
         elif self._services.take(main.pid) is not None:
-            process.stop(lambda: process.find((main.pid,)), self._plan.grace)
+            process.stop_session(main.pid, self._plan.grace)
         return outcome
 
     def _service_ended(self, step: PlannedStep, code: int, lived: float) -> None:

@@ -10,11 +10,13 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Sequence, Tuple
 
 KILL_PATIENCE = 5.0
 """Seconds that killed processes get to vanish; one that hangs in the kernel takes longer and is left to it."""
 
+_PIECE = 65536
+_DEAD = -1
 _PIDFD_OPEN = 434  # the system call's number, the same on all of Linux; Python knows it from 3.9 on
 
 
@@ -57,22 +59,44 @@ def _await_end(pid: int) -> int:
     return told.si_status if told.si_code == os.CLD_EXITED else -told.si_status
 
 
-def find(sessions: Collection[int], marks: Collection[bytes] = ()) -> List[Process]:
+def find(sessions: Collection[int], marks: Collection[bytes] = (), since: int = 0) -> List[Process]:
     """The living processes in one of the ``sessions``, or with all ``marks`` (``NAME=value``) in their environment.
 
-    The asking process's own session is passed over.
+    The asking process's own session is passed over, and where only marks tell, what was `born` before ``since``.
     """
     own = os.getsid(0)
     found = []
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
-        session = session_of(name)
-        if session is None or session == own:
+        session, birth = _stat(name)
+        if session in (_DEAD, own):
             continue
-        if session in sessions or (marks and has_marks(name, marks)):
+        if session in sessions or (marks and birth >= since and has_marks(name, marks)):
             found.append(Process(int(name), _command(name)))
     return found
+
+
+def find_below(leader: int) -> List[Process]:
+    """The leader of a session, and all below it that live in its session; quick however many processes there are.
+
+    Those whose parents have ended are not among them, and none but the leader where the kernel names no children.
+    """
+    found, todo = [], [str(leader)]
+    while todo:
+        name = todo.pop()
+        if session_of(name) == leader:
+            found.append(Process(int(name), _command(name)))
+        for thread in _threads(name):
+            todo += read(name, f"task/{thread}/children").decode().split()
+    return found
+
+
+def _threads(pid: str) -> List[str]:
+    try:
+        return os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
 
 
 def lives(pid: int) -> bool:
@@ -82,10 +106,21 @@ def lives(pid: int) -> bool:
 
 def session_of(pid: str) -> Optional[int]:
     """The session of a process; None if it is dead."""
+    session = _stat(pid)[0]
+    return None if session == _DEAD else session
+
+
+def born(pid: int) -> int:
+    """When a living process was started, in ticks of the system's clock; 0 if it is dead."""
+    return _stat(str(pid))[1]
+
+
+def _stat(pid: str) -> Tuple[int, int]:
+    """Session and birth of a process; `_DEAD` and 0 if it is dead."""
     fields = read(pid, "stat").rpartition(b")")[2].split()
-    if len(fields) < 4 or fields[0] in (b"Z", b"X"):
-        return None
-    return int(fields[3])
+    if len(fields) < 20 or fields[0] in (b"Z", b"X"):
+        return _DEAD, 0
+    return int(fields[3]), int(fields[19])
 
 
 def has_marks(pid: str, marks: Collection[bytes]) -> bool:
@@ -104,10 +139,24 @@ def _command(pid: str) -> str:
 def read(pid: str, name: str) -> bytes:
     """A file of ``/proc``; empty where the process is gone or another user's."""
     try:
-        with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
-            return file.readall() or b""
+        fd = os.open(f"/proc/{pid}/{name}", os.O_RDONLY)  # a file object would cost twice as much, for each process
     except OSError:
         return b""
+    try:
+        pieces = [os.read(fd, _PIECE)]
+        while pieces[-1]:
+            pieces.append(os.read(fd, _PIECE))
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
+    return b"".join(pieces)
+
+
+def stop_session(leader: int, grace: float) -> List[Dict[str, Any]]:
+    """`stop` a main process and its session: at once what is below it, then what else there is."""
+    first = [find_below(leader)]
+    return stop(lambda: (first.pop() if first else []) or find((leader,)), grace)
 
 
 def stop(look: Callable[[], List[Process]], grace: float) -> List[Dict[str, Any]]:

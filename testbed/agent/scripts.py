@@ -43,7 +43,8 @@ class Scripts:
     def stop_all(self, marks: Collection[bytes], grace: float) -> List[Dict[str, Any]]:
         """Stop whatever is left of any script, or has ``marks`` in its environment; tells of each process."""
         sessions = {main.pid for main in self._mains}
-        stopped = process.stop(lambda: process.find(sessions, marks), grace)
+        born = process.born(os.getpid())  # nothing of the node's is older
+        stopped = process.stop(lambda: process.find(sessions, marks, born), grace)
         for main in self._mains:
             main.poll()  # reaps it; one that hangs in the kernel is left to it
         return stopped
