@@ -92,7 +92,7 @@ class Look:
 
     def _tell_away(self, why: str) -> None:
         patience = PATIENCE if self.wanted.patience is None else self.wanted.patience
-        self.away(f"etcd does not answer ({why}); waiting for up to {patience:g} s" if why else "etcd answers again")
+        self.away(away(why, patience))
 
     def _pass_on(self, node: str, seen: object) -> Iterator[Seen]:
         match seen:
@@ -214,6 +214,11 @@ class Look:
                     at = self.ends.get(key, 0)
                     self.ends[key] = at + len(data)
                     yield node, Output(step, stream, at, data)
+
+
+def away(why: str, patience: float) -> str:
+    """What is said when etcd does not answer, or (without a ``why``) does again; ``patience`` in seconds."""
+    return f"etcd does not answer ({why}); waiting for up to {patience:g} s" if why else "etcd answers again"
 
 
 def _log(directory: RunDirectory, node: str, step: str, stream: str) -> Path:

@@ -75,7 +75,7 @@ def look_of(chosen: dict[str, Any]) -> Look:
         raise UsageError("--stdout and --stderr do not go together", "without either both are shown")
     directory, access = _run_of(chosen)
     run = directory.run if directory is not None else chosen["run"]
-    state = _state(directory, access, run)
+    state = _state(directory, access, run, chosen["patience"])
     nodes = chosen["node"] or tuple(n.name for n in state.in_order)
     for node in nodes:
         if node not in state.nodes:
@@ -153,7 +153,7 @@ def _root(cluster: Any) -> Access | None:
     return None if cluster is None else cluster.root
 
 
-def _state(directory: RunDirectory | None, access: Access | None, run: str) -> RunState:
+def _state(directory: RunDirectory | None, access: Access | None, run: str, patience: float) -> RunState:
     """The run as its events tell of it: those in its directory, or those in etcd."""
     from testbed.report.state import fold
 
@@ -161,6 +161,8 @@ def _state(directory: RunDirectory | None, access: Access | None, run: str) -> R
         return fold(directory.read_events())
     from contextlib import closing
 
+    from testbed.cli.looking import away
+    from testbed.cli.showing import tell
     from testbed.coord.gateway import connect
     from testbed.coord.keys import RunKeys, end_of
     from testbed.coord.store import StoreError
@@ -170,7 +172,8 @@ def _state(directory: RunDirectory | None, access: Access | None, run: str) -> R
     events = RunKeys(run).events
     found = []
     try:
-        with closing(connect(access, 10.0)) as store:
+        with closing(connect(access, patience)) as store:
+            store.client.listen = lambda why: tell(away(why, patience))
             entries = store.range(events, end_of(events)).entries
     except StoreError as error:
         raise LabError(
