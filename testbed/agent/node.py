@@ -25,7 +25,7 @@ from testbed.agent.outbox import Outbox
 from testbed.agent.plan import Plan
 from testbed.agent.start import PATIENCE
 from testbed.agent.waits import Waits
-from testbed.agent.words import Caller, Reply, run
+from testbed.agent.words import ABORTED, Caller, Reply, run
 from testbed.agent.workspace import Workspace
 from testbed.coord.feed import Feed
 from testbed.coord.gateway import GatewayStore
@@ -292,7 +292,20 @@ class Node:
             return Reply(70, err=b"testbed: the agent failed at this; see agent.log\n")
         if call.let_go and reply.err:  # of a lock that was lost; its command is not there to say it any more
             self._outbox.say(Notice, level="warning", message=reply.err.decode("utf-8", "replace").strip())
+        if reply.code == ABORTED:
+            self._heed_abort()
         return reply
+
+    def _heed_abort(self) -> None:
+        """Have the node stop for the abort that a command is about to be told of.
+
+        A wait that has just begun reads the flags, and may be ahead of the watch: its step, which ends with the
+        command, would be taken for one that failed by itself.
+        """
+        with suppress(StoreError):  # that etcd is lost is told on its own
+            flag = self._scope.flag(ABORT)
+            if flag is not None:
+                self._inbox.put(Flagged(ABORT, flag.by, flag.why))
 
     def _run_held(self, call: Call, _command: List[str], token: int) -> int:
         """Have the command that asked become the one that it was given, and wait for its end."""
