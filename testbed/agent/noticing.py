@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 
+BLIND_PACE = 0.5
+"""Seconds between two looks at files where the kernel can't tell that they grow."""
+
 _MODIFY, _CREATE, _MOVED_TO = 0x2, 0x100, 0x80
 
 

@@ -16,7 +16,7 @@ from collections import deque
 from contextlib import suppress
 from typing import Deque, Dict, Optional, Sequence, Tuple
 
-from testbed.agent.noticing import Noticing
+from testbed.agent.noticing import BLIND_PACE, Noticing
 from testbed.agent.plan import Plan
 from testbed.agent.shown import HEAD, Progress, Reader
 from testbed.agent.workspace import Workspace
@@ -26,9 +26,6 @@ from testbed.coord.store import Change, LeaseExpired, Put, Store, StoreError
 
 PACE = 0.02
 """Seconds between two chunks of a request where the first was not full: what comes meanwhile goes into the second."""
-
-BLIND_PACE = 0.5
-"""Seconds between two looks at the logs where the kernel can't tell that they grow."""
 
 AT_ONCE = 16
 """Requests that are answered at a time; each may have its window in etcd."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -121,21 +121,25 @@ class Look:
 
     def _await_home(self, directory: RunDirectory, nodes: Sequence[str]) -> Iterator[Seen]:
         """Wait until the nodes' logs are home, or will not come, for as long as there is somebody to bring them."""
-        from testbed.agent.noticing import Noticing
+        from testbed.agent.noticing import BLIND_PACE, Noticing
         from testbed.cli.reading import read_directory
         from testbed.run.cleaning import is_alive
 
         patience = PATIENCE if self.wanted.patience is None else self.wanted.patience
         told = False
-        with closing(Noticing(str(directory.path))) as noticing:
-            poll = select.poll()
-            poll.register(noticing.descriptor, select.POLLIN)
+        with ExitStack() as stack:
+            poll, noticing, longest = select.poll(), None, patience
+            try:
+                noticing = stack.enter_context(closing(Noticing(str(directory.path))))
+                poll.register(noticing.descriptor, select.POLLIN)
+            except (OSError, ImportError):  # then it is looked at again and again
+                longest = BLIND_PACE
             while True:
                 state = read_directory(directory).state
                 missing = [n for n in nodes if n in state.nodes and not state.nodes[n].results]
                 if state.verdict or not missing or not is_alive(directory):
                     return
-                if poll.poll((patience if told else min(SLOW, patience)) * 1000):
+                if poll.poll(min(patience if told else SLOW, longest) * 1000) and noticing is not None:
                     noticing.clear()
                 elif not told:
                     told = True

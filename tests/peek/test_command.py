@@ -14,6 +14,7 @@ import pytest
 from testbed.cli.showing import Lines
 from testbed.coord.chunks import Output
 from tests.cli.conftest import call, home, record
+from tests.peek.blind import blind_python
 from tests.run.conftest import LIMIT, Run, start
 
 __all__ = ["call", "home", "record", "start"]
@@ -41,10 +42,10 @@ nodes:
 class Peeker:
     """One ``testbed peek`` as a process of its own."""
 
-    def __init__(self, run: Run, *words: str, **environment: str) -> None:
+    def __init__(self, run: Run, *words: str, python: str = sys.executable, **environment: str) -> None:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  closed by `end`
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "testbed", *words], env={**run.environment, **environment},
+            [python, "-m", "testbed", *words], env={**run.environment, **environment},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._said,
         )  # fmt: skip
         self._seen: list[bytes] = []
@@ -155,6 +156,20 @@ def test_ansible_steps_are_shown_task_by_task(begun: Callable[..., Run]) -> None
     _, out, _ = follower.end()
     assert peeker.end()[0] == 0
     assert run.end()[0] == 0
+    logs = run.path / "nodes" / "n-0" / "logs"
+    for name in ("deploy.main.out", "test.main.out", "publish.main.out"):
+        assert (logs / f"talker.{name}").read_bytes() in out.replace(b"broken\n", b"")
+
+
+def test_followers_on_a_machine_without_inotify(begun: Callable[..., Run], tmp_path: Path) -> None:
+    """Who follows where the kernel does not tell that files change sees all of it too, to the end."""
+    run = begun()
+    follower = Peeker(run, "logs", run.name, "n-0", "--follow", python=blind_python(tmp_path))
+    follower.await_line(b"first of n-0")
+    let_go(run, "0")
+    code, out, err = follower.end()
+    assert run.end()[0] == 0
+    assert (code, "Traceback" in err) == (0, False), err
     logs = run.path / "nodes" / "n-0" / "logs"
     for name in ("deploy.main.out", "test.main.out", "publish.main.out"):
         assert (logs / f"talker.{name}").read_bytes() in out.replace(b"broken\n", b"")

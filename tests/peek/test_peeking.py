@@ -16,6 +16,7 @@ from tests.agent.conftest import PYTHON38
 from tests.agent.machine import Machine, step
 from tests.agent.test_stillness import Asking
 from tests.coord.etcd_process import EtcdProcess
+from tests.peek.blind import blind_python
 from tests.peek.conftest import Looker, digest
 
 Look = Callable[..., Looker]
@@ -310,6 +311,22 @@ def test_who_is_still_shown_something_holds_off_a_stall(machine: Machine, look: 
     assert asking.ask()["ran"] != before
     asking.until(lambda answer: not answer["able"])
     asking.close()
+
+
+def test_where_the_kernel_does_not_tell(
+    shared_etcd: EtcdProcess, machines: Callable[..., Machine], look: Look, tmp_path: Path
+) -> None:
+    """On a machine without inotify what is written is seen all the same, and that it takes longer is said."""
+    machine = machines(shared_etcd.url, python=blind_python(tmp_path))
+    begin(machine, "echo one; testbed get -b more; echo two >&2")
+    looker = look(machine)
+    looker.await_text(b"one\n")
+    machine.scope.set("more", b"m\n")
+    looker.await_text(b"one\nm\n")
+    looker.await_text(b"two\n", stream="err")
+    assert any("does not tell when logs grow" in note for note in looker.notes)
+    machine.scope.set("end", b"")
+    assert looker.await_end().well
 
 
 def kilobytes(process: Path, what: str) -> int:
