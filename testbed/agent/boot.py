@@ -67,14 +67,17 @@ def read_agent(header, stream):
 
 def make_folders(path, made):
     """Make ``path`` private and what is above it; the folders made are added to ``made``, the topmost first."""
-    missing = []
-    while not os.path.lexists(path):
-        missing.append(path)
-        path = os.path.dirname(path)
+    missing, above = [], path
+    while not os.path.lexists(above):
+        missing.append(above)
+        above = os.path.dirname(above)
     for folder in reversed(missing):
         try:
             os.mkdir(folder, 0o700)
         except OSError as error:
+            if error.errno == errno.ENOENT and not os.path.lexists(os.path.dirname(folder)):
+                make_folders(path, made)  # the last node of another run has just removed what is above
+                return
             if error.errno != errno.EEXIST:  # another node on this machine may make the same parent
                 raise
         else:

@@ -11,13 +11,15 @@ import stat
 import subprocess
 import sys
 import tarfile
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from testbed.agent import archive
+from testbed.agent import archive, boot
 from testbed.agent.plan import to_json
 from testbed.agent.workspace import is_held, read_pid
 from testbed.etcd.certificates import Authority
@@ -159,6 +161,29 @@ def test_folder_of_somebody_else(machine: Machine) -> None:
     answer = machine.start(machine.plan(HELLO), workspace=str(folder))
     assert (answer["ok"], answer["cause"]) == (False, "permission")
     assert [p.name for p in folder.iterdir()] == ["thesis.txt"]
+
+
+def test_folders_that_others_remove_meanwhile(tmp_path: Path) -> None:
+    """A workspace is made also while the last node of another run removes the folder above it."""
+    over = threading.Event()
+
+    def leave() -> None:
+        while not over.is_set():
+            with suppress(OSError):
+                (tmp_path / "lab").rmdir()
+
+    leaving = threading.Thread(target=leave)
+    leaving.start()
+    try:
+        for n in range(300):
+            workspace = tmp_path / "lab" / f"run-{n}" / "n0"
+            made: list[str] = []
+            boot.make_folders(str(workspace), made)
+            assert made[-1] == str(workspace)
+            boot.undo(list(dict.fromkeys(made)))
+    finally:
+        over.set()
+        leaving.join()
 
 
 @pytest.fixture
