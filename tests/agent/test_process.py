@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,13 +13,13 @@ import pytest
 
 from testbed.agent import process
 
-HEAR = """#!/bin/sh
-# says that it is there, and notes whenever it is told to end
-own=$1; shift
-trap 'echo "$own" >> heard; exit' TERM
-echo "$own" > ready
-for name; do ./hear "$name" & done
-sleep 600 & wait
+HEAR = f"""#!{sys.executable} -IS
+import os, signal, subprocess, sys
+own, *below = sys.argv[1:]
+signal.signal(signal.SIGTERM, lambda *_: (open("heard", "a").write(own + " "), sys.exit()))
+children = [subprocess.Popen(["./hear", name]) for name in below]
+open("ready", "w").write(own + " ")
+signal.pause()
 """
 
 
@@ -32,13 +35,15 @@ def mark_of(folder: Path) -> tuple[bytes, ...]:
     return (b"PWD=" + os.fsencode(folder),)
 
 
-def launch(folder: Path, script: str) -> process.subprocess.Popen[bytes]:
-    """Start a step's main process in a folder with the script ``hear``."""
+def launch(folder: Path, script: str) -> tuple[subprocess.Popen[bytes], threading.Event]:
+    """Start a step's main process in a folder with the script ``hear``; the event is its end."""
+    ended = threading.Event()
     (folder / "hear").write_text(HEAR)
     (folder / "hear").chmod(0o700)
     os.mkfifo(folder / "ready")
     out, err = str(folder / "out"), str(folder / "err")
-    return process.launch(["/bin/sh", "-c", script], str(folder), os.environ, out, err, lambda _pid, _code: None)
+    main = process.launch(["/bin/sh", "-c", script], str(folder), os.environ, out, err, lambda *_: ended.set())
+    return main, ended
 
 
 def await_ready(folder: Path, count: int) -> None:
@@ -50,38 +55,41 @@ def await_ready(folder: Path, count: int) -> None:
 
 def test_all_of_a_session_hear_once_that_they_shall_end(folder: Path) -> None:
     """TERM comes once to a main process, to what is below it, and to what is left of its session beside that."""
-    main = launch(folder, "(./hear orphan &); exec ./hear main child")
+    main, ended = launch(folder, "(./hear orphan &); exec ./hear main child")
     await_ready(folder, 3)
     stopped = process.stop_session(main.pid, 60)
     assert sorted((folder / "heard").read_text().split()) == ["child", "main", "orphan"]
     assert {p["signal"] for p in stopped} == {"SIGTERM"}
     assert main.pid in {p["pid"] for p in stopped}
     assert process.find((main.pid,)) == []
-    main.wait()
+    assert ended.wait(60)
+    main.poll()
 
 
 def test_what_is_below_a_leader_is_found_without_a_look_at_all_else(folder: Path) -> None:
     """The leader and what lives below it in its session are found; what has left the session is not."""
-    main = launch(folder, "setsid ./hear gone & exec ./hear main child")
+    main, ended = launch(folder, "setsid ./hear gone & exec ./hear main child")
     await_ready(folder, 3)
-    names = {p.command for p in process.find_below(main.pid) if "hear" in p.command}
-    escaped = [p for p in process.find((), mark_of(folder)) if "hear gone" in p.command][:1]
-    assert names == {"/bin/sh ./hear child", "/bin/sh ./hear main child"}
+    names = {p.command.partition("hear ")[2] for p in process.find_below(main.pid)}
+    escaped = [p for p in process.find((), mark_of(folder)) if "hear gone" in p.command]
+    assert names == {"child", "main child"}
     process.stop_session(main.pid, 60)
     assert [process.lives(p.pid) for p in escaped] == [True]
     process.stop(lambda: process.find((escaped[0].pid,)), 60)
-    main.wait()
+    assert ended.wait(60)
+    main.poll()
 
 
 def test_marks_count_only_for_those_who_are_young_enough(folder: Path) -> None:
     """Whoever was born before the asked time does not have to be looked at."""
-    main = launch(folder, "exec ./hear main")
+    main, ended = launch(folder, "exec ./hear main")
     await_ready(folder, 1)
     birth = process.born(main.pid)
     found = [p.pid for p in process.find((), mark_of(folder), birth)]
     later = [p.pid for p in process.find((), mark_of(folder), birth + 10**9)]
     process.stop_session(main.pid, 60)
-    main.wait()
+    assert ended.wait(60)
+    main.poll()
     assert main.pid in found
     assert later == []
     assert process.born(main.pid) == 0
