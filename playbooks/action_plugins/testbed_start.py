@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from ansible.plugins.action import ActionBase
 from testbed.agent import archive
 from testbed.run import remote
 
+if remote.GATE in os.environ:
+    with Path(os.environ[remote.GATE]).open("rb") as gate:
+        gate.read(1)  # what is sent is only now being written
 archive.build()  # once in Ansible's main process, which loads this file before it forks a worker for every host
 # Nothing that this process has so far is looked at by a worker's garbage collector, which would copy all its pages.
 gc.collect()

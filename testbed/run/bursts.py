@@ -26,6 +26,7 @@ from testbed.run.executor import (
     BurstOutcome,
     TaskResult,
 )
+from testbed.run.foreseen import Foreseen
 from testbed.run.remote import BURST
 
 CHECK = "check"
@@ -73,6 +74,7 @@ class AnsibleBursts:
         self._logs = logs
         self._private = private
         self._forks = forks
+        self._foreseen: Foreseen | None = None
         # Kept apart from ~/.ansible/cp: a control socket of an earlier lab at the same address would hang, and what
         # this run opens it closes. In /tmp, because a Unix socket's path may have 107 bytes at most.
         self._sockets = Path(tempfile.mkdtemp(prefix="testbed-cp-"))
@@ -87,14 +89,37 @@ class AnsibleBursts:
             "ANSIBLE_FORCE_COLOR": "0",
         }
 
+    def foresee(self, burst: Burst) -> None:
+        """Have Ansible load all that it needs for a START that `run` will be asked for, and wait there.
+
+        Half a second goes into that, in which the run's etcd is set up. `close` ends what was not asked for.
+        """
+        gate = self._private / "gate"
+        os.mkfifo(gate, 0o600)
+        self._foreseen = Foreseen(burst, gate, self._do)
+
     def run(self, burst: Burst, on_result: Callable[[TaskResult], None], cancelled: threading.Event) -> BurstOutcome:
         """See `Executor.run`."""
+        foreseen, self._foreseen = self._foreseen, None
+        if foreseen is None or foreseen.burst != burst:
+            self._foreseen = foreseen
+            return self._do(burst, on_result, cancelled.is_set, {})
+        return foreseen.go_on(on_result, cancelled)
+
+    def _do(
+        self,
+        burst: Burst,
+        on_result: Callable[[TaskResult], None],
+        cancelled: Callable[[], bool],
+        environment: Mapping[str, str],
+    ) -> BurstOutcome:
         name = f"{burst.number:03d}-{burst.phase}"
         work = self._private / "bursts" / name
         work.mkdir(parents=True, mode=0o700)
         mark = f"{self._private}/{name}"
         try:
-            runner, tail = self._play(burst, mark, work, on_result, cancelled)
+            told = {**self._environment, **environment, BURST: mark}
+            runner, tail = self._play(burst, work, on_result, cancelled, told)
             if runner.status == "canceled":
                 self._sweep(mark)
         finally:
@@ -108,7 +133,12 @@ class AnsibleBursts:
         )
 
     def _play(
-        self, burst: Burst, mark: str, work: Path, on_result: Callable[[TaskResult], None], cancelled: threading.Event
+        self,
+        burst: Burst,
+        work: Path,
+        on_result: Callable[[TaskResult], None],
+        cancelled: Callable[[], bool],
+        environment: Mapping[str, str],
     ) -> tuple[Any, list[str]]:
         import ansible_runner
 
@@ -134,11 +164,11 @@ class AnsibleBursts:
                 playbook=PLAYBOOKS[burst.phase],
                 inventory=str(self._inventory),
                 extravars={"testbed_batch": list(burst.nodes), "testbed_steps": dict(burst.steps)},
-                envvars={**self._environment, BURST: mark},
+                envvars=dict(environment),
                 forks=min(len(burst.nodes), self._forks),
                 settings={"pexpect_timeout": _CANCEL_CHECK, "suppress_ansible_output": True},
                 event_handler=on_event,
-                cancel_callback=cancelled.is_set,
+                cancel_callback=cancelled,
                 quiet=True,
             )
         except (ansible_runner.exceptions.AnsibleRunnerException, OSError) as error:
@@ -166,7 +196,9 @@ class AnsibleBursts:
         return log
 
     def close(self) -> None:
-        """Close the SSH connections that were kept for later bursts."""
+        """End what was foreseen in vain, and close the SSH connections that were kept for later bursts."""
+        if self._foreseen is not None:
+            self._foreseen.give_up()
         for socket in self._sockets.iterdir():
             subprocess.run(
                 ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "testbed"],

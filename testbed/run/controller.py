@@ -32,7 +32,7 @@ from testbed.run import watching
 from testbed.run.bursts import AnsibleBursts, forks_for
 from testbed.run.byhand import ByHand
 from testbed.run.directory import RunDirectory
-from testbed.run.executor import Executor
+from testbed.run.executor import Burst, Executor
 from testbed.run.freeze import Timing, freeze, write_inventory, write_private, write_starts
 from testbed.run.interruptions import Interruptions
 from testbed.run.journal import Journal, Listener
@@ -160,13 +160,16 @@ def _do(
     plan = request.plan
     machines = {p.node.name: p.machine for p in plan.nodes}
     inventory = write_inventory(directory, plan, request.inventory)
-    executor: Executor = AnsibleBursts(
+    bursts = AnsibleBursts(
         directory.playbooks, inventory, directory.path / "bursts", directory.private,
         request.ansible_environment, forks_for(len(plan.nodes)),
     )  # fmt: skip
-    if request.by_hand:
-        executor = ByHand(executor, _write_by_hand(request, directory), partial(_tell_by_hand, journal))
+    executor: Executor = bursts
     try:
+        if request.by_hand:
+            executor = ByHand(bursts, _write_by_hand(request, directory), partial(_tell_by_hand, journal))
+        else:
+            bursts.foresee(Burst(1, events.START, tuple(machines)))
         with etcd_scope(plan.run, machines, request.etcd, directory, partial(_notice, journal)) as scope:
             # A lab's cluster keeps its history long after the run: results have no place there.
             delivery = 0 if request.etcd.cluster else DELIVERY

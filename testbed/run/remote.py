@@ -17,6 +17,9 @@ BURST = "TESTBED_BURST"
 """The environment variable that all processes of a burst on this machine have, but for what is the agent's own: it is
 not stopped with Ansible."""
 
+GATE = "TESTBED_GATE"
+"""The environment variable that names the pipe from which a START reads before it starts anything; often not set."""
+
 INTERPRETERS = (
     "python3",
     *(f"python3.{minor}" for minor in range(15, 7, -1)),
