@@ -15,6 +15,8 @@ from testbed.run.directory import RunDirectory
 aiohttp = pytest.importorskip("aiohttp")
 pytest.importorskip("textual_serve")
 
+from tests.tui import browser  # noqa: E402  which needs aiohttp
+
 PATIENCE = 90.0
 
 
@@ -53,5 +55,27 @@ def test_the_page_shows_the_nodes_and_obeys_a_key(address: str) -> None:
                 await until(socket, b"modality-2")
                 await socket.send_json(["stdin", "4"])
                 await until(socket, b"Timeline")
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+
+
+@pytest.mark.skipif(not browser.find(), reason="no Chromium is here: apt-get install chromium")
+def test_a_browser_shows_the_nodes_and_reacts_to_a_key(address: str) -> None:
+    """In a real browser the page shows the nodes, changes when a key is pressed, and loads nothing from others."""
+
+    async def main() -> None:
+        async with browser.page(browser.find()) as page:
+            await page.open(address)
+            shown = await page.until("modality-2")
+            assert "1 Runs" in shown
+            assert "✗ failed" in shown
+            before = await page.picture()
+            await page.press("4")
+            assert "critical path" in await page.until("Timeline")
+            assert await page.picture() != before
+            base = address.partition("/?")[0]
+            await page.press("1")
+            await page.until("newest first")
+            assert {loaded for loaded in page.loaded if not loaded.startswith((base, "data:"))} == set()
 
     asyncio.run(asyncio.wait_for(main(), PATIENCE))

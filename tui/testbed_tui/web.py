@@ -7,12 +7,15 @@ import secrets
 import shlex
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from testbed.errors import LabError, UsageError
 
 if TYPE_CHECKING:
     from aiohttp import web
+
+PAGE = Path(__file__).with_name("page.html")
 
 Handler = Callable[["web.Request"], Awaitable["web.StreamResponse"]]
 
@@ -39,8 +42,15 @@ def serve(words: Sequence[str], host: str, port: int) -> None:
         raise LabError(f"cannot serve on {host}:{port}: {error.strerror}", "choose another port") from error
 
 
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; font-src 'self' data:; "
+    "img-src 'self' data:; connect-src 'self' ws: wss:; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
+)
+"""What a browser may load for the page: ours alone. A lab may have no way to others, who need not know either."""
+
+
 def guard(token: str, cookie: str) -> Any:
-    """A middleware that lets in who has the token: in the address once, in a cookie from then on."""
+    """A middleware that lets in who has the token: in the address once, in a cookie from then on; see `POLICY` too."""
     from aiohttp import web
 
     @web.middleware
@@ -55,13 +65,18 @@ def guard(token: str, cookie: str) -> Any:
         origin = request.headers.get("Origin")
         if origin is not None and origin.partition("://")[2] != request.host:
             raise web.HTTPForbidden(text="this page is not of this server\n")
-        return await handler(request)
+        answered = await handler(request)
+        if not answered.prepared:  # a socket has its headers already
+            answered.headers["Content-Security-Policy"] = POLICY
+            answered.headers["Referrer-Policy"] = "no-referrer"
+        return answered
 
     return check
 
 
 def _server(command: str, host: str, port: int) -> tuple[Any, str]:
     """The server, and the address of its page."""
+    from aiohttp import web
     from textual_serve.server import Server
 
     token = secrets.token_urlsafe(24)
@@ -74,6 +89,10 @@ def _server(command: str, host: str, port: int) -> tuple[Any, str]:
             app: web.Application = await super()._make_app()
             app.middlewares.append(guard(token, f"testbed-{port}"))
             return app
+
+        async def handle_index(self, request: web.Request) -> web.StreamResponse:  # noqa: ARG002  one page for all
+            """Our page: textual-serve's asks others for a font, and works at one address only."""
+            return web.FileResponse(PAGE)
 
         async def on_startup(self, app: web.Application) -> None:
             """Say nothing; see `serve`."""
