@@ -14,6 +14,8 @@ import click
 from testbed.errors import LabError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from testbed.agent.plan import Access
     from testbed.cli.looking import Look
     from testbed.cli.showing import Shown
@@ -80,6 +82,7 @@ def look_of(chosen: dict[str, Any]) -> Look:
     for node in nodes:
         if node not in state.nodes:
             raise UsageError(f"the run has no node `{node}`", f"it has {', '.join(state.nodes) or 'none'}")
+    _check_step(state, nodes, chosen["step"])
     streams = (OUT,) if chosen["stdout"] else (ERR,) if chosen["stderr"] else STREAMS
     lines = FROM_START if chosen["from_start"] else _LINES if chosen["lines"] is None else chosen["lines"]
     positions = {}
@@ -187,6 +190,19 @@ def _state(directory: RunDirectory | None, access: Access | None, run: str, pati
     if not found:
         raise UsageError(f"there is no run `{run}` in that etcd", "give its whole id; `testbed list` there shows it")
     return fold(found)
+
+
+def _check_step(state: RunState, nodes: Sequence[str], wanted: str) -> None:
+    """Raise UsageError where none of the nodes, of which all is known, has such a step."""
+    from testbed.coord.chunks import matches
+    from testbed.report.harmless import harmless_line
+
+    targets = [planned for node in nodes for planned in state.nodes[node].targets]
+    planned = [f"{configuration}.{target}.{step}" for target, configuration, steps in targets for step in steps]
+    if planned and not any(matches(wanted, step) for step in planned):
+        raise UsageError(
+            f"no step is called `{wanted}`", f"there are {harmless_line(', '.join(dict.fromkeys(planned)))}"
+        )
 
 
 def _place(state: RunState, node: str, step: str, stream: str, offset: int) -> Any:

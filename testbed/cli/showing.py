@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -31,8 +32,16 @@ def tell(text: str) -> None:
     click.echo(text, err=True)
 
 
+def _outcome(code: int) -> str:
+    """How a process has ended: by itself, or by a signal."""
+    try:
+        return f"exit code {code}" if code >= 0 else f"ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"ended by signal {-code}"
+
+
 class Shown:
-    """Takes what is seen and shows it; ``what is no output goes to ``say``."""
+    """Takes what is seen and shows it; what is no output goes to ``say``."""
 
     def __init__(self, say: Say = tell, several: bool = False) -> None:
         self._say, self._several = say, several
@@ -47,7 +56,7 @@ class Shown:
                 self._head(node, step)
             case Ended(step):
                 self.finish(node, step)
-                code = "" if seen.exit_code is None else f", exit code {seen.exit_code}"
+                code = "" if seen.exit_code is None else f", {_outcome(seen.exit_code)}"
                 reason = f" ({harmless_line(seen.reason)})" if seen.reason and seen.exit_code is None else ""
                 self._say(f"{harmless_line(node)}: {harmless_line(step)} {harmless_line(seen.verdict)}{code}{reason}")
             case AnsibleTask():

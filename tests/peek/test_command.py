@@ -183,6 +183,7 @@ def test_followers_on_a_machine_without_inotify(begun: Callable[..., Run], tmp_p
         (("--offset", "3"), "--offset is a place in one step"),
         (("--grep", "("), "--grep"),
         (("nobody",), "no node `nobody`"),
+        (("--step", "tset"), "no step is called `tset`"),
     ],
 )
 def test_mistakes(
