@@ -14,12 +14,14 @@ _TIMEOUT = (("-t", "timeout"),)
 
 
 def _set(asked: Asked) -> Reply:
-    asked.scope.set(asked.operands[0], asked.value(1))
+    key, value = asked.operands[0], asked.value(1)
+    asked.bounded(lambda: asked.scope.set(key, value), f"the value {key!r}", "was not set")
     return Reply()
 
 
 def _unset(asked: Asked) -> Reply:
-    asked.scope.unset(asked.operands[0])
+    key = asked.operands[0]
+    asked.bounded(lambda: asked.scope.unset(key), f"the value {key!r}", "was not removed")
     return Reply()
 
 
@@ -96,7 +98,8 @@ def _barrier(asked: Asked) -> Reply:
 
 
 def _next(asked: Asked) -> Reply:
-    return Reply(out=b"%d\n" % asked.scope.next(asked.operands[0]))
+    name = asked.operands[0]
+    return Reply(out=b"%d\n" % asked.bounded(lambda: asked.scope.next(name), f"a number of {name!r}", "was not drawn"))
 
 
 def _lock(asked: Asked) -> Reply:
@@ -112,7 +115,8 @@ def _lock(asked: Asked) -> Reply:
 
 
 def _publish(asked: Asked) -> Reply:
-    asked.scope.publish(asked.operands[0], asked.value(1))
+    topic, message = asked.operands[0], asked.value(1)
+    asked.bounded(lambda: asked.scope.publish(topic, message), f"a message of {topic!r}", "was not published")
     return Reply()
 
 
@@ -200,14 +204,21 @@ def _wait(asked: Asked) -> Reply:
 
 
 _ENDS = "A wait ends with exit code 4 at its time-out, which says who is missing, and with 5 when the run is aborted.\n"
+_AWAY = (
+    "It waits while etcd is away, with --timeout no longer than that: then the exit code is 4, and it goes on being\n"
+    "tried, so that it may be done later.\n"
+)
 
 WORDS: Dict[str, Word] = {
     "set": Word(
-        "set KEY [VALUE|-]",
+        "set [-t|--timeout TIME] KEY [VALUE|-]",
         "set a value for all nodes; `-` takes it from standard input",
         _set,
         (1, 2),
-        help="A value is any bytes, at most 1 MiB; none is the empty one. What was set before is replaced.\n",
+        "t:",
+        ("timeout=",),
+        _TIMEOUT,
+        "A value is any bytes, at most 1 MiB; none is the empty one. What was set before is replaced.\n" + _AWAY,
         anywhere=False,
     ),
     "get": Word(
@@ -223,7 +234,17 @@ WORDS: Dict[str, Word] = {
         "when the value is V.\n" + _ENDS,
     ),
     "keys": Word("keys [--json] [PREFIX]", "list the keys that are set", _keys, (0, 1), long=("json",)),
-    "unset": Word("unset KEY", "remove a value", _unset, (1, 1), help="No error if it is not set.\n", anywhere=False),
+    "unset": Word(
+        "unset [-t|--timeout TIME] KEY",
+        "remove a value",
+        _unset,
+        (1, 1),
+        "t:",
+        ("timeout=",),
+        _TIMEOUT,
+        "No error if it is not set.\n" + _AWAY,
+        anywhere=False,
+    ),
     "barrier": Word(
         "barrier [-t|--timeout TIME] [--nodes A,B | --role CONFIGURATION | --count N] NAME",
         "wait until all nodes, or those named, are here",
@@ -235,7 +256,16 @@ WORDS: Dict[str, Word] = {
         "It can be used again and again: a member's first arrival meets the first of the others, its second their\n"
         "second. Whoever gives up has not arrived. Exit code 1 if somebody it waits for takes part no more.\n" + _ENDS,
     ),
-    "next": Word("next NAME", "print the next number of a sequence, from 0 on", _next, (1, 1)),
+    "next": Word(
+        "next [-t|--timeout TIME] NAME",
+        "print the next number of a sequence, from 0 on",
+        _next,
+        (1, 1),
+        "t:",
+        ("timeout=",),
+        _TIMEOUT,
+        _AWAY,
+    ),
     "lock": Word(
         "lock [-t|--timeout TIME] NAME -- COMMAND...",
         "run COMMAND while no other holds the lock",
@@ -247,7 +277,17 @@ WORDS: Dict[str, Word] = {
         "Exit code is COMMAND's. The lock is free when COMMAND has ended, or its node is dead.\n" + _ENDS,
         anywhere=False,
     ),
-    "publish": Word("publish TOPIC [VALUE|-]", "add a message to a stream", _publish, (1, 2), anywhere=False),
+    "publish": Word(
+        "publish [-t|--timeout TIME] TOPIC [VALUE|-]",
+        "add a message to a stream",
+        _publish,
+        (1, 2),
+        "t:",
+        ("timeout=",),
+        _TIMEOUT,
+        _AWAY,
+        anywhere=False,
+    ),
     "subscribe": Word(
         "subscribe [--count N] [-t|--timeout TIME] TOPIC",
         "print the messages of a stream, from the first on",

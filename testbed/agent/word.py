@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple, TypeVar
 
 from testbed.coord.scope import Cancel, Scope
+from testbed.coord.waiting import Bound
+
+T = TypeVar("T")
 
 OK, NOT_SET, USAGE, NO_ETCD, TIMED_OUT, ABORTED, GONE = 0, 1, 2, 3, 4, 5, 130
 """Exit codes."""
@@ -60,6 +63,10 @@ class Asked:
         """The time that ``--timeout`` gives, in seconds."""
         text = self.options.get("timeout")
         return None if text is None else seconds(text)
+
+    def bounded(self, do: Callable[[], T], phrase: str, missed: str) -> T:
+        """Do what etcd has to answer, within the time that ``--timeout`` gives; raises WaitTimeout in those words."""
+        return Bound(phrase, missed, self.timeout()).ask(do)
 
     def number(self, name: str, least: int, most: int) -> Optional[int]:
         """The whole number that an option gives; raises Usage."""

@@ -15,11 +15,14 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from testbed.coord.explain import listed, read_gone
 from testbed.coord.keys import end_of
+from testbed.coord.punctual import TooLate, in_time
 from testbed.coord.store import Change, Delete, Entry, Operation, Put, Span, Store, StoreError, Unchanged
-from testbed.coord.waiting import Awaited, Broken, Cancel, Cancelled, Standing, Waiting, WaitTimeout, within
+from testbed.coord.waiting import Awaited, Bound, Broken, Cancel, Cancelled, Standing, Waiting, WaitTimeout
 
 WITHDRAW_PATIENCE = 2.0
 """Seconds that giving up may take; then it goes on in the background."""
+
+NOT_OPEN = "did not open"
 
 
 class Mismatch(ValueError):
@@ -72,11 +75,12 @@ class Barrier:
 
         Raises Aborted, WaitTimeout, Cancelled (then the arrival counts no more), Broken, Mismatch, StoreError.
         """
-        generation = self._arrive()
+        bound = Bound(f"the barrier {self._name!r}", NOT_OPEN, timeout)
+        generation = bound.ask(self._arrive, self._withdraw)
         try:
-            if self._try_open(generation):
+            if bound.ask(lambda: self._try_open(generation)):
                 return generation
-            self._await_open(generation, timeout, cancelled)
+            self._await_open(generation, bound, cancelled)
         except (WaitTimeout, Cancelled, Broken, Mismatch) as error:
             if self._give_up(generation, error):
                 return generation
@@ -119,21 +123,16 @@ class Barrier:
 
     def _give_up(self, generation: int, error: Exception) -> bool:
         """Withdraw; whether the barrier was passed after all."""
-        withdrawn: List[Optional[bool]] = []
         if isinstance(error, Cancelled):
             return not self._withdraw(generation)  # nobody waits for the answer
-
-        def withdraw() -> None:
-            try:
-                withdrawn.append(self._withdraw(generation))
-            except StoreError:
-                withdrawn.append(None)
-
-        return within(WITHDRAW_PATIENCE, withdraw, withdrawn, None) is False
+        try:
+            return not in_time(lambda: self._withdraw(generation), WITHDRAW_PATIENCE)
+        except (TooLate, StoreError):
+            return False
 
     # --- waiting and opening ------------------------------------------------------------------------------------
 
-    def _await_open(self, generation: int, timeout: Optional[float], cancelled: Optional[Cancel]) -> None:
+    def _await_open(self, generation: int, bound: Bound, cancelled: Optional[Cancel]) -> None:
         """Wait for the fact that it is open.
 
         Whoever arrives last opens it. The first one hears of every arrival, in case the last dies on the way to that;
@@ -141,14 +140,14 @@ class Barrier:
         """
         prefix = self._keys.generation(self._name, generation)
         opened = Span(prefix + "-/open")
-        if self._read(generation).first == self._member:
+        if bound.ask(lambda: self._read(generation)).first == self._member:
             opened = Span(prefix, end_of(prefix))
         gone = Span(self._keys.gone, end_of(self._keys.gone))
 
         def look(changes: Sequence[Change]) -> Optional[bool]:
             if any(c.key == prefix + "-/open" and c.value is not None for c in changes):
                 return True
-            return (self._try_open(generation) or None) if changes else None
+            return (bound.ask(lambda: self._try_open(generation)) or None) if changes else None
 
         def standing() -> Standing:
             now = self._read(generation)
@@ -161,8 +160,8 @@ class Barrier:
             "participants": None if self._meeting.count or self._meeting.all_nodes else list(self._meeting.members),
             "count": self._meeting.count or None,
         }
-        awaited = Awaited("barrier", [self._name], f"the barrier {self._name!r}", "did not open", details)
-        self._waiting.wait(awaited, [opened, gone], look, timeout, cancelled, standing)
+        awaited = Awaited("barrier", [self._name], f"the barrier {self._name!r}", NOT_OPEN, details)
+        self._waiting.wait(awaited, [opened, gone], look, bound.timeout, cancelled, standing, bound.began)
 
     def _try_open(self, generation: int) -> bool:
         """Open the generation if all are there; whether it is open. Raises Broken and Mismatch."""

@@ -56,13 +56,13 @@ class Scope:
 
     # --- values -------------------------------------------------------------------------------------------------
 
-    def set(self, key: str, value: Value = b"") -> None:
-        """Set a value for all nodes."""
-        self._ask(["set", "--", key, "-"], _bytes(value))
+    def set(self, key: str, value: Value = b"", timeout: Optional[float] = None) -> None:
+        """Set a value for all nodes; ``timeout`` bounds how long etcd may be away."""
+        self._ask(["set", *_timeout(timeout), "--", key, "-"], _bytes(value))
 
-    def unset(self, key: str) -> None:
+    def unset(self, key: str, timeout: Optional[float] = None) -> None:
         """Remove a value, if it is set."""
-        self._ask(["unset", "--", key])
+        self._ask(["unset", *_timeout(timeout), "--", key])
 
     def get(self, key: str) -> Optional[bytes]:
         """Read a value; None where it is not set."""
@@ -109,9 +109,9 @@ class Scope:
         who += [f"--count={count}"] if count else []
         self._ask(["barrier", *who, *_timeout(timeout), "--", name])
 
-    def next(self, name: str) -> int:
+    def next(self, name: str, timeout: Optional[float] = None) -> int:
         """The next number of a sequence: 0, 1, 2 ..., each once in the run."""
-        return int(self._ask(["next", "--", name])[0])
+        return int(self._ask(["next", *_timeout(timeout), "--", name])[0])
 
     @contextmanager
     def lock(self, name: str, timeout: Optional[float] = None) -> Iterator[int]:
@@ -126,9 +126,9 @@ class Scope:
                 if kind == END:
                     _raise(int(data), err)
 
-    def publish(self, topic: str, value: Value = b"") -> None:
+    def publish(self, topic: str, value: Value = b"", timeout: Optional[float] = None) -> None:
         """Add a message to a stream."""
-        self._ask(["publish", "--", topic, "-"], _bytes(value))
+        self._ask(["publish", *_timeout(timeout), "--", topic, "-"], _bytes(value))
 
     def subscribe(self, topic: str, count: Optional[int] = None, timeout: Optional[float] = None) -> Iterator[bytes]:
         """The messages of a stream from its first on, ``count`` of them or without end; ``timeout`` for all."""

@@ -10,8 +10,12 @@ from contextlib import suppress
 from typing import Callable, Optional, Sequence, Union
 
 from testbed.coord.keys import end_of
+from testbed.coord.punctual import TooLate, in_time
 from testbed.coord.store import Change, Delete, Entry, LeaseExpired, Put, Span, StoreError, Unchanged
-from testbed.coord.waiting import Awaited, Cancel, Standing, Waiting
+from testbed.coord.waiting import Awaited, Bound, Cancel, Standing, Waiting
+
+LEAVE_PATIENCE = 2.0
+"""Seconds that leaving the queue may take; then it goes on in the background."""
 
 
 class Held:
@@ -37,21 +41,26 @@ class Lock:
 
     def acquire(self, timeout: Optional[float], cancelled: Optional[Cancel]) -> Held:
         """Queue up and wait for one's turn. Raises Aborted, WaitTimeout, Cancelled (then no longer in the queue)."""
+        awaited = Awaited("lock", [self._name], f"the lock {self._name!r}", "did not get free")
+        bound = Bound(awaited.phrase, awaited.missed, timeout)
         try:
-            held = self._look()
-            return held if isinstance(held, Held) else self._await_turn(held, timeout, cancelled)
+            held = bound.ask(self._look, self._leave)
+            return held if isinstance(held, Held) else self._await_turn(held, awaited, bound, cancelled)
         except BaseException:
-            with suppress(StoreError):  # then the lease takes it away
-                self._waiting.store.commit([Delete(self._own)])
+            with suppress(StoreError, TooLate):  # then it goes on in the background, or the lease takes it away
+                in_time(self._leave, LEAVE_PATIENCE)
             raise
 
-    def _await_turn(self, ahead: Entry, timeout: Optional[float], cancelled: Optional[Cancel]) -> Held:
-        awaited = Awaited("lock", [self._name], f"the lock {self._name!r}", "did not get free")
-        with self._waiting.open(awaited, timeout, cancelled, self._standing) as wait:
+    def _leave(self, _: object = None) -> None:
+        """Be no longer in the queue."""
+        self._waiting.store.commit([Delete(self._own)])
+
+    def _await_turn(self, ahead: Entry, awaited: Awaited, bound: Bound, cancelled: Optional[Cancel]) -> Held:
+        with self._waiting.open(awaited, bound.timeout, cancelled, self._standing, bound.began) as wait:
             while True:
                 wait.listen([Span(ahead.key)])
                 wait.until(_deletion())
-                held = self._look()
+                held = bound.ask(self._look, self._leave)
                 if isinstance(held, Held):
                     return held
                 ahead = held

@@ -97,7 +97,7 @@ class Scope:
         self, wanted: Wanted, timeout: Optional[float] = None, cancelled: Optional[Cancel] = None
     ) -> Dict[str, bytes]:
         """Give the wanted values as soon as they are there."""
-        view = View(self._store, self.keys_of, wanted)
+        view = View(self._store, self.keys_of, wanted, timeout)
 
         def standing() -> Standing:
             if len(wanted.keys) == 1 or wanted.mode != ALL:

@@ -7,7 +7,7 @@ from typing import Dict, Optional, Sequence, Tuple
 
 from testbed.coord.keys import RunKeys
 from testbed.coord.store import Change, Span, Store, Unchanged
-from testbed.coord.waiting import Awaited, newest
+from testbed.coord.waiting import Awaited, Bound, newest
 
 ALL, ANY, VALUE = "all", "any", "value"
 """What of several keys is waited for: each of them, one of them, or that the one has a certain value."""
@@ -73,7 +73,9 @@ class Wanted:
 class View:
     """The wanted values as a wait sees them come and go."""
 
-    def __init__(self, store: Store, keys: RunKeys, wanted: Wanted) -> None:
+    def __init__(self, store: Store, keys: RunKeys, wanted: Wanted, timeout: Optional[float] = None) -> None:
+        awaited = wanted.awaited()
+        self._bound = Bound(awaited.phrase, awaited.missed, timeout)
         self._store, self._prefix, self._wanted = store, keys.values, wanted
         self._view: Dict[str, Tuple[bytes, int]] = {}
         self.spans = [Span(keys.value(key)) for key in dict.fromkeys(wanted.keys)]
@@ -89,7 +91,7 @@ class View:
             found = self._wanted.among(self.values())
             if found is not None and (self._wanted.mode != ALL or len(self._view) == 1):
                 return found
-        return None if self._wanted.among(self.values()) is None else self._confirm()
+        return None if self._wanted.among(self.values()) is None else self._bound.ask(self._confirm)
 
     def _confirm(self) -> Optional[Dict[str, bytes]]:
         """All that is wanted as it stands in the store, None where something is missing there."""

@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Protocol, Seque
 
 from testbed.coord.feed import Feed, Following
 from testbed.coord.keys import RunKeys, end_of
+from testbed.coord.punctual import TooLate, in_time
 from testbed.coord.store import Change, Span, Store, StoreError
 from testbed.events import ABORT
 
@@ -23,6 +24,9 @@ LOOK_PATIENCE = 2.0
 
 EXPLAIN_PATIENCE = 2.5
 """Seconds that explaining a time-out may take."""
+
+AWAY = "; etcd does not answer"
+"""What a time-out is explained by while etcd is away."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,25 @@ class WaitTimeout(Exception):
         error = cls(message, 0.0)
         error.args = (message,)
         return error
+
+
+class Bound:
+    """The time that a call has for all it does: ``timeout`` seconds from now, and in any case enough for each look."""
+
+    def __init__(self, phrase: str, missed: str, timeout: Optional[float]) -> None:
+        self.began = time.monotonic()
+        self.timeout = timeout
+        self._phrase, self._missed = phrase, missed
+
+    def ask(self, do: Callable[[], T], undo: Optional[Callable[[T], object]] = None) -> T:
+        """Give what ``do()`` is answered by the store; raises WaitTimeout, and what comes later is undone."""
+        waited = time.monotonic() - self.began
+        left = None if self.timeout is None else max(self.timeout - waited, LOOK_PATIENCE)
+        try:
+            return in_time(do, left, undo)
+        except TooLate:
+            waited = time.monotonic() - self.began
+            raise WaitTimeout(self._phrase, waited, self._missed, AWAY) from None
 
 
 class Broken(Exception):
@@ -175,9 +198,10 @@ class Waiting:
         timeout: Optional[float],
         cancelled: Optional[Cancel],
         standing: Callable[[], Standing] = Standing,
+        began: Optional[float] = None,
     ) -> T:
         """Wait until ``look(changes)`` of the spans gives something; the first changes are all that the spans hold."""
-        with self.open(awaited, timeout, cancelled, standing) as wait:
+        with self.open(awaited, timeout, cancelled, standing, began) as wait:
             wait.listen(spans)
             return wait.until(look)
 
@@ -187,9 +211,13 @@ class Waiting:
         timeout: Optional[float],
         cancelled: Optional[Cancel],
         standing: Callable[[], Standing] = Standing,
+        began: Optional[float] = None,
     ) -> Wait:
-        """A wait that listens and looks as its owner says, for ``timeout`` seconds in all; use it by ``with``."""
-        return Wait(self, awaited, timeout, cancelled, standing)
+        """A wait that listens and looks as its owner says, for ``timeout`` seconds in all; use it by ``with``.
+
+        They count from the monotonic time ``began``, now unless said.
+        """
+        return Wait(self, awaited, timeout, cancelled, standing, time.monotonic() if began is None else began)
 
     def close(self) -> None:
         """End all waits; they raise StoreError."""
@@ -261,10 +289,11 @@ class Wait:
         timeout: Optional[float],
         cancelled: Optional[Cancel],
         standing: Callable[[], Standing],
+        began: float,
     ) -> None:
         self._waiting, self._awaited, self._timeout = waiting, awaited, timeout
         self._cancelled, self._standing = cancelled, standing
-        self._begun = time.monotonic()
+        self._begun = began
         self._number: Optional[int] = None
         self._followings: List[Following] = []
         self._wake = threading.Condition()  # guards all below
@@ -290,7 +319,7 @@ class Wait:
             outcomes = {WaitTimeout: TIMED_OUT, Aborted: ABORTED, type(None): MET, GeneratorExit: MET}
             self._waiting.board.end(self._number, outcomes.get(type(error), GONE))
         if isinstance(error, WaitTimeout):
-            explained = self._explain()
+            explained = error.explained or self._explain()
             raise WaitTimeout(error.what, error.waited, self._awaited.missed, explained) from None
 
     def listen(self, spans: Sequence[Span]) -> None:
@@ -365,24 +394,13 @@ class Wait:
     def _explain(self) -> str:
         """Who is missing and what they do; bounded, because whoever waited has waited long enough."""
         if self._unread:
-            return "; etcd did not answer meanwhile"
-        found: List[str] = []
-
-        def ask() -> None:
-            try:
-                found.append(self._waiting.explain(self._standing()))
-            except StoreError as error:
-                found.append(f"; why cannot be told: {error}")
-
-        return within(EXPLAIN_PATIENCE, ask, found, "; why cannot be told: etcd does not answer")
-
-
-def within(seconds: float, do: Callable[[], None], found: List[T], otherwise: T) -> T:
-    """What ``do()`` puts into ``found``, on a thread of its own; ``otherwise`` where that takes too long."""
-    thread = threading.Thread(target=do, name="bounded", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return found[0] if found else otherwise
+            return AWAY
+        try:
+            return in_time(lambda: self._waiting.explain(self._standing()), EXPLAIN_PATIENCE)
+        except TooLate:
+            return f"{AWAY}, so that nobody can say why"
+        except StoreError as error:
+            return f"; why cannot be told: {error}"
 
 
 def newest(changes: Sequence[Change], into: Dict[str, Tuple[bytes, int]]) -> None:

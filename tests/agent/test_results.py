@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Callable
@@ -186,6 +187,53 @@ def test_etcd_lost(own_etcd: EtcdProcess, machines: Callable[..., Machine]) -> N
     ended = json.loads(files["events.jsonl"].splitlines()[-1])
     assert (ended["event"], ended["verdict"]) == ("node_ended", "error")
     assert "etcd was lost" in ended["reason"]
+
+
+AWAY = """
+echo ready > {folder}/over
+read _ < {folder}/gate
+try() {{
+  word=$1; shift
+  code=0; testbed $word -t 1 "$@" 2> {folder}/err.$word.$1 || code=$?
+  echo "$word $code $(tr '\\n' ' ' < {folder}/err.$word.$1)"
+}}
+for words in "set k v" "unset k" "publish s m" "next n" "get -b k" "get --all -b j k" "barrier b" \\
+    "subscribe --count 1 s" "service discover d" "lock l -- true" "wait finalise"; do
+  try $words &
+done
+wait
+echo over > {folder}/over
+testbed lock -t 30 l -- echo held
+testbed barrier --nodes n0 -t 30 b && echo met
+"""
+"""Each word that takes a time-out, while etcd does not answer; then those that might have left something in the way."""
+
+
+def test_time_outs_hold_while_etcd_is_away(
+    own_etcd: EtcdProcess, machines: Callable[..., Machine], tmp_path: Path
+) -> None:
+    """Whatever has a time-out ends by it although etcd does not answer, says so, and leaves nothing in the way."""
+    os.mkfifo(tmp_path / "gate")
+    os.mkfifo(tmp_path / "over")
+    gate, over = (os.open(tmp_path / name, os.O_RDWR) for name in ("gate", "over"))
+    machine = machines(own_etcd.url)
+    plan = machine.plan(step("test", "main", AWAY.format(folder=tmp_path)), outage=60.0, liveness=60.0)
+    assert machine.start(plan)["ok"]
+    assert select.select([over], [], [], LIMIT)[0]
+    assert os.read(over, 100) == b"ready\n"
+    own_etcd.freeze()
+    os.write(gate, b"go\n")
+    came, _, _ = select.select([over], [], [], LIMIT)
+    own_etcd.thaw()
+    machine.await_end()
+    os.close(gate)
+    os.close(over)
+    assert came
+    lines = machine.collect()["logs/a.test.main.out"].decode().splitlines()
+    assert lines[-2:] == ["held", "met"]
+    ends = [line.split(" ", 2) for line in lines[:-2]]
+    assert len(ends) == 11
+    assert [line for line in ends if line[1] != "4" or "etcd does not answer" not in line[2]] == []
 
 
 def test_shut_out(own_etcd: EtcdProcess, machines: Callable[..., Machine]) -> None:
