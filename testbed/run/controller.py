@@ -83,29 +83,37 @@ def execute(request: Request, directory: RunDirectory, listener: Listener) -> Ou
     be had, and what nobody foresaw as it is: after what could be was brought home, and the run directory says so too.
     """
     began = time.monotonic()
-    with Interruptions() as interruptions, Journal(directory.events, listener) as journal:
-        try:
-            _announce(journal, request.plan)
-            freeze(directory, request.plan)
-            _do(request, directory, journal, began, interruptions)
-        except Interrupted as error:
-            journal.say(events.FlagRaised, flag=events.ABORT, by=CONTROLLER, why=error.message,
-                        cause={"verdict": events.CANCELLED})  # fmt: skip
-            _end(journal, directory, began)
-        except Exception as error:
-            failure = _in_our_words(error, directory)
-            _record_failure(journal, failure, began)
-            _write_outcome_all_the_same(directory, journal, request.junit)
-            if failure is error:
-                raise
-            raise failure from error
-        finally:
-            interruptions.over()
-            _remove_private(directory)
-        state = fold(journal.recorded)
-    judgement = complete(judge(state), directory.nodes)
-    warnings = write_outcome(directory, state, judgement, request.junit)
+    with Interruptions() as interruptions:
+        with Journal(directory.events, listener) as journal:
+            _go_through(request, directory, journal, began, interruptions)
+            state = fold(journal.recorded)
+        judgement = complete(judge(state), directory.nodes)
+        warnings = write_outcome(directory, state, judgement, request.junit)
     return Outcome(directory, state, judgement, tuple(warnings))
+
+
+def _go_through(
+    request: Request, directory: RunDirectory, journal: Journal, began: float, interruptions: Interruptions
+) -> None:
+    """All of the run but its reports, which a failure gets here too; every end of it is in the journal afterwards."""
+    try:
+        _announce(journal, request.plan)
+        freeze(directory, request.plan)
+        _do(request, directory, journal, began, interruptions)
+    except Interrupted as error:
+        journal.say(events.FlagRaised, flag=events.ABORT, by=CONTROLLER, why=error.message,
+                    cause={"verdict": events.CANCELLED})  # fmt: skip
+        _end(journal, directory, began)
+    except Exception as error:
+        failure = _in_our_words(error, directory)
+        _record_failure(journal, failure, began)
+        _write_outcome_all_the_same(directory, journal, request.junit)
+        if failure is error:
+            raise
+        raise failure from error
+    finally:
+        interruptions.over()
+        _remove_private(directory)
 
 
 def _in_our_words(error: Exception, directory: RunDirectory) -> Exception:

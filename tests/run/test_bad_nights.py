@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +88,38 @@ def test_interruption_of_the_last_phase(start: Callable[..., Any]) -> None:
     assert code in (0, 130, -signal.SIGTERM), out
     assert run.report()["verdict"] == ("cancelled" if code == 130 else "passed")
     run.check_nothing_left()
+
+
+REPORTS = """
+deployment: reports
+timeout: 3m
+configurations:
+  c: {test: 'testbed wait finalise', publish: 'head -c 300000 /dev/urandom > "$TESTBED_REPORTS/large"'}
+nodes:
+  a: {configurations: [c]}
+finalise: explicit
+"""
+
+
+def test_interruption_while_reports_are_written(start: Callable[..., Any], tmp_path: Path) -> None:
+    """A signal while the run's reports are being written does not tear them: they are whole, and the run has passed."""
+    spec = tmp_path / "reports.yml"
+    spec.write_text(REPORTS)
+    run = start(spec)
+    run.await_line("a  waits: wait finalise")
+    slow = (
+        run.path / f".reports.tar.gz.{run.process.pid}"
+    )  # what the archive is written as: a pipe takes 64 KiB
+    os.mkfifo(slow)
+    assert run.testbed("finalise", run.name).returncode == 0
+    with slow.open("rb") as pipe:
+        run.process.send_signal(signal.SIGTERM)
+        archive = pipe.read()
+    code, out = run.end()
+    assert (code, "PASSED" in out) == (0, True), run.lines
+    assert run.report()["verdict"] == "passed"
+    with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
+        assert f"{run.name}/report.json" in packed.getnames()
 
 
 def test_killed_controller(start: Callable[..., Any]) -> None:
