@@ -107,9 +107,7 @@ def test_interruption_while_reports_are_written(start: Callable[..., Any], tmp_p
     spec.write_text(REPORTS)
     run = start(spec)
     run.await_line("a  waits: wait finalise")
-    slow = (
-        run.path / f".reports.tar.gz.{run.process.pid}"
-    )  # what the archive is written as: a pipe takes 64 KiB
+    slow = run.path / f".reports.tar.gz.{run.process.pid}"  # what the archive is written as: a pipe takes 64 KiB
     os.mkfifo(slow)
     assert run.testbed("finalise", run.name).returncode == 0
     with slow.open("rb") as pipe:
