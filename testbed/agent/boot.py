@@ -10,6 +10,7 @@ apart; it uses nothing that Python 2.7 or 3.5 lacks. `boot` is called with the h
 # mypy: allow-untyped-defs, allow-untyped-calls
 
 import errno
+import gc
 import hashlib
 import json
 import os
@@ -145,6 +146,7 @@ def boot(header, stream):
         answer = {"ok": False, "cause": cause, "reason": reason, "advice": ADVICE[cause]}
     else:
         told = json.dumps({"workspace": workspace, "made": made, "plan": header["plan"], "files": header["files"]})
+        gc.disable()  # until the agent lives: nothing that is made before it does is ever given back
         sys.argv = [path, "start", told]
         sys.path.insert(0, path)
         from testbed.agent.__main__ import main

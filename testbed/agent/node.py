@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import queue
 import signal
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -25,7 +27,7 @@ from testbed.agent.outbox import Outbox
 from testbed.agent.plan import Plan
 from testbed.agent.start import PATIENCE
 from testbed.agent.waits import Waits
-from testbed.agent.words import ABORTED, Caller, Reply, run
+from testbed.agent.word import ABORTED, Caller, Reply
 from testbed.agent.workspace import Workspace
 from testbed.coord.feed import Feed
 from testbed.coord.gateway import GatewayStore
@@ -68,6 +70,7 @@ def serve(plan: Plan, workspace: Workspace, archive: str, go: int, told: IO[byte
         if joined:
             told.write(json.dumps({"ok": True, **node.identity}).encode())
             told.close()
+            gc.enable()
             node.live(started)
     finally:
         node.leave()
@@ -113,6 +116,7 @@ class Node:
         self._scope = _Telling(self._store, plan, self._feed, self._outbox, self._lease, self._waits)
         self._session: Optional[Session] = None
         self._peeks: Optional[Peeks] = None
+        self._learning = threading.Lock()  # older Pythons give one thread what another has half imported from a zip
         self._told = self._patient = False
         self._cleared = False
         self.identity: Dict[str, Any] = {
@@ -283,6 +287,8 @@ class Node:
         call.listen(cancel.fire)
         caller = Caller(call.data, cancel, call.emit, partial(self._run_held, call))
         try:
+            with self._learning:
+                from testbed.agent.words import run  # not every node's scripts speak, and an agent's start counts
             with self._waits.on_behalf(call.caller):
                 reply = run(call.arguments, self._scope, caller)
         except Exception:  # noqa: BLE001  the command must hear something, and the agent go on

@@ -71,12 +71,26 @@ def tls_context(ca: str, certificate: str, key: str) -> Any:
 
 
 def _load_chain(context: Any, certificate: str, key: str) -> None:
-    import tempfile  # not light; only needed where nodes have certificates
+    text = certificate.rstrip("\n") + "\n" + key
+    try:
+        handle = os.memfd_create("testbed")  # OpenSSL reads files only; this one is on no disk
+    except (AttributeError, OSError):
+        _load_from_disk(context, text)
+        return
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+        file.flush()
+        context.load_cert_chain(f"/proc/self/fd/{handle}")
 
-    handle, path = tempfile.mkstemp(prefix="testbed-")  # OpenSSL reads files only; mkstemp makes it 0600
+
+def _load_from_disk(context: Any, text: str) -> None:
+    """Where the system knows no files in memory."""
+    import tempfile  # costs more than a TLS handshake
+
+    handle, path = tempfile.mkstemp(prefix="testbed-")  # mkstemp makes it 0600
     try:
         with os.fdopen(handle, "w") as file:
-            file.write(certificate.rstrip("\n") + "\n" + key)
+            file.write(text)
         context.load_cert_chain(path)
     finally:
         os.unlink(path)
