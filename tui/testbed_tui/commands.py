@@ -13,7 +13,9 @@ from typing import Any
 from testbed.errors import UsageError
 from testbed.inventory import Machine
 
-ABORT, FINALISE, CLEAN, STATUS, LOGS, REPORT, SHELL = "abort", "finalise", "clean", "status", "logs", "report", "shell"
+ABORT, FINALISE, CLEAN, STATUS, LOGS, REPORT, SHELL, PEEK = (
+    "abort", "finalise", "clean", "status", "logs", "report", "shell", "peek",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ def equivalents(run: str, node: str | None) -> list[Command]:
     """What the command line offers for the run, and for the node."""
     found = [Command(STATUS, ("status", run)), Command(REPORT, ("report", run)), abort(run), finalise(run), clean(run)]
     if node is not None:
-        found.insert(1, Command(LOGS, ("logs", run, node)))
+        found[1:1] = [Command(LOGS, ("logs", run, node)), Command(PEEK, ("peek", run, node))]
     return found
 
 

@@ -176,7 +176,8 @@ class Board:
             return flag.by if flag is not None else ""
         if wait.what == "barrier" and wait.names:
             visit = self._visits.get((wait.names[0], wait.node), 0)
-            return next(reversed(self._arrivals.get((wait.names[0], visit), {})), "")
+            last = next(reversed(self._arrivals.get((wait.names[0], visit), {})), "")
+            return last if last != wait.node else ""  # who came after it did not wait, and only the keys tell
         setters = [self._setters[n] for n in wait.names if n in self._setters]
         if setters:
             return max(setters, key=lambda s: s[1])[0]

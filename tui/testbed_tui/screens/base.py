@@ -23,6 +23,7 @@ class View(Screen[None]):
 
     MODE = ""
     AUTO_FOCUS = "Table, LogView, Gantt"
+    BINDINGS = [("y", "copy", "Copy")]
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
 
     @property
@@ -74,6 +75,14 @@ class View(Screen[None]):
         banner.set_class(bool(wrong), "on")
         banner.update(Text(f"! {wrong}" if wrong else ""))
         self.show(picture, now)
+
+    def chosen_node(self) -> str | None:
+        """The node that is looked at, for what can be done with one."""
+        return None
+
+    def action_copy(self) -> None:
+        """Copy the command line that does the same."""
+        self.owner.copy_command(self.chosen_node())
 
     def show(self, picture: Picture, now: float) -> None:
         """Show the picture; ``now`` is the run's time in Unix seconds."""

@@ -33,7 +33,7 @@ class Ask(ModalScreen[str | None]):
             if self._command:
                 yield Static(Text(f"the same by hand: {self._command}"), classes="command")
             if self._hint is not None:
-                yield Input(placeholder=self._hint, id="text")
+                yield Input(placeholder=self._hint, id="text", compact=True)
             with Horizontal(classes="buttons"):
                 for number, answer in enumerate(self._answers):
                     yield Button(answer, variant="error" if number == 0 else "default", name=answer)

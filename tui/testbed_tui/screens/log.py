@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from textual.app import ComposeResult
+from textual.binding import Binding
 from textual.containers import Horizontal
 from textual.message import Message
 from textual.widgets import Input, Select, Static
@@ -30,13 +31,13 @@ class LogsView(View):
         ("f", "follow", "Follow"),
         ("slash", "search", "Search"),
         ("n", "hit(True)", "Next"),
-        ("N", "hit(False)", "Previous"),
-        ("a", "all", "All nodes"),
+        ("N", "hit(False)", ""),
+        ("a", "all", "All"),
         ("o", "stream", "out/err"),
         ("t", "times", "Times"),
         ("w", "save", "Save"),
-        ("left_square_bracket", "node(-1)", "Node -"),
-        ("right_square_bracket", "node(1)", "Node +"),
+        Binding("left_square_bracket", "node(-1)", "Nodes", key_display="[ ]"),
+        ("right_square_bracket", "node(1)", ""),
         ("escape", "leave_search", ""),
     ]
 
@@ -96,6 +97,10 @@ class LogsView(View):
         self._listen()
         self._tell_of_steps(picture)
         self._say()
+
+    def chosen_node(self) -> str | None:
+        """See `View`."""
+        return str(self.query_one("#node", Select).value) or None
 
     def _fill(self, picture: Picture) -> None:
         """Offer the nodes and steps that there are."""

@@ -25,7 +25,6 @@ class ReportView(View):
         ("v", "tab('results')", "Results"),
         ("j", "tab('cases')", "JUnit"),
         ("l", "tab('files')", "Files"),
-        ("y", "copy", "Copy command"),
     ]
 
     def __init__(self) -> None:
@@ -103,10 +102,6 @@ class ReportView(View):
             return
         name, target, configuration, step = chosen.split("/")
         self.owner.open_log(name, f"{configuration}.{target}.{step or 'main'}" if target else "", at_failure=True)
-
-    def action_copy(self) -> None:
-        """Copy the command line that does the same."""
-        self.owner.copy_command(None)
 
 
 def _headline(picture: Picture) -> Text:

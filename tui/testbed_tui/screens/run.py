@@ -23,9 +23,8 @@ class RunView(View):
         ("f", "app.finalise", "Finalise"),
         ("c", "app.clean", "Clean"),
         ("s", "shell", "Shell"),
-        ("y", "copy", "Copy command"),
         ("enter", "log", "Log"),
-        ("t", "trouble", "Trouble only"),
+        ("t", "trouble", "Trouble"),
         ("slash", "filter", "Filter"),
         ("escape", "unfilter", ""),
     ]
@@ -176,9 +175,9 @@ class RunView(View):
         """Open a shell on the machine of the node under the cursor."""
         self.owner.open_shell(self.query_one(Table).chosen)
 
-    def action_copy(self) -> None:
-        """Copy the command line that does the same."""
-        self.owner.copy_command(self.query_one(Table).chosen)
+    def chosen_node(self) -> str | None:
+        """See `View`."""
+        return self.query_one(Table).chosen
 
 
 def _took(node: NodeView) -> float:

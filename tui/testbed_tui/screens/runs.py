@@ -29,8 +29,7 @@ class RunsView(View):
         ("c", "clean", "Clean"),
         ("s", "sort", "Sort"),
         ("slash", "filter", "Filter"),
-        ("y", "copy", "Copy command"),
-        ("r", "app.reread", "Read again"),
+        ("r", "app.reread", "Reread"),
         ("escape", "unfilter", ""),
     ]
 

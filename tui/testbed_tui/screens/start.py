@@ -37,13 +37,13 @@ class StartForm(ModalScreen[Command | None]):
             yield Label("Start a run of which spec? (Enter reads it)")
             yield Input(
                 placeholder="path of a deployment spec", id="spec", suggester=SuggestFromList(self._specs),
-                value=self._specs[0] if self._specs else "",
+                value=self._specs[0] if self._specs else "", compact=True,
             )  # fmt: skip
             yield VerticalScroll(id="fields")
             yield Static(id="said")
             with Horizontal(classes="buttons"):
-                yield Button("Start", variant="primary", id="start", disabled=True)
-                yield Button("Cancel", id="cancel")
+                yield Button("Start (ctrl+s)", variant="primary", id="start", disabled=True, compact=True)
+                yield Button("Cancel (esc)", id="cancel", compact=True)
 
     async def on_input_submitted(self, event: Input.Submitted) -> None:
         """Enter in the path reads the spec, elsewhere it goes on to the next field."""
@@ -88,15 +88,16 @@ class StartForm(ModalScreen[Command | None]):
         if field.choices:
             choices = [(c, c) for c in field.choices]
             if field.default in field.choices:
-                value = Select(choices, id=name, allow_blank=False, value=field.default)
+                value = Select(choices, id=name, allow_blank=False, value=field.default, compact=True)
             else:
-                value = Select(choices, id=name)
+                value = Select(choices, id=name, compact=True)
         else:
-            value = Input(field.default or "", id=name)
+            value = Input(field.default or "", id=name, compact=True)
+        if field.hint:
+            title.append(f"  ({field.hint})", "not bold dim")
         parts = [
-            Label(title),
+            Static(title, classes="title"),
             value,
-            Static(Text(field.hint), classes="hint"),
             Static(classes="wrong", id=f"{name}-wrong"),
         ]
         return Vertical(*parts, classes="field")
