@@ -18,6 +18,7 @@ from testbed.run.executor import CHANGED, OK, SKIPPED, UNREACHABLE, Burst, TaskR
 from testbed.run.executor import FAILED as TASK_FAILED
 from testbed.run.journal import Journal
 from testbed.run.results import unpack_results
+from testbed.run.watching import TOLD_BY_NODES
 
 STEP_DONE = "Step is done"
 """The task after a node's step in the serve playbook: a node that comes to it has passed."""
@@ -228,5 +229,5 @@ def own_events(path: Path, node: str) -> Iterator[events.Event]:
             event = events.decode(line)
         except events.EventError:
             continue
-        if event.node == node:
+        if event.node == node and isinstance(event, TOLD_BY_NODES):
             yield event

@@ -90,6 +90,13 @@ class Garbled:
 Sighting = Recorded | Flagged | Wished | Vanished | Delivered | Left | Waits | Answered | Garbled
 
 
+TOLD_BY_NODES = (
+    events.NodeStarted, events.StepStarted, events.StepEnded, events.AnsibleWanted, events.WaitStarted,
+    events.WaitEnded, events.ValueSet, events.ProcessesStopped, events.NodeEnded, events.Notice,
+)  # fmt: skip
+"""What a node can know and tell of itself; the controller says all else, its results and the run's end above all."""
+
+
 def spans(keys: RunKeys, revision: int) -> list[Span]:
     """What the controller watches: events, flags, and what nodes say of themselves."""
     return [Span(p, end_of(p), revision) for p in (keys.events, keys.flags, keys.nodes)]
@@ -115,10 +122,7 @@ def _sighting(keys: RunKeys, change: Change, nodes: frozenset[str]) -> Sighting 
         writer = change.key[len(keys.events) :].split("/")[0]
         if change.value is None or writer not in nodes:
             return None
-        event = events.decode(change.value.decode())
-        if event.node != writer:
-            raise ValueError(f"{writer} wrote an event of {event.node!r}")
-        return Recorded(event)
+        return Recorded(_told(writer, change.value))
     node, _, what = change.key[len(keys.nodes) :].partition("/")
     if node not in nodes:
         return None
@@ -136,6 +140,16 @@ def _sighting(keys: RunKeys, change: Change, nodes: frozenset[str]) -> Sighting 
         wish = json.loads(change.value)
         return Wished(node, int(wish["serial"]), f"{wish['configuration']}.{wish['target']}.{wish['step']}")
     return None
+
+
+def _told(writer: str, value: bytes) -> events.Event:
+    """The event that the node wrote; raises ValueError where it is none, or none of its own."""
+    event = events.decode(value.decode())
+    if event.node != writer:
+        raise ValueError(f"{writer} wrote an event of {event.node!r}")
+    if not isinstance(event, TOLD_BY_NODES):
+        raise ValueError(f"{writer} wrote {event.kind}, which is not for a node to say")
+    return event
 
 
 def _wait(value: bytes) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from testbed import events
 from testbed.coord.keys import RunKeys
 from testbed.coord.store import Change
 from testbed.run import watching
+from testbed.run.phases import own_events
 from testbed.run.watching import (
     Answered,
     Delivered,
@@ -39,6 +41,14 @@ def dump(value: Any) -> bytes:
     """As JSON bytes."""
     return json.dumps(value).encode()
 
+
+FORGED = [
+    events.ResultsCollected(at=1.0, node="a", size=1, files=1),
+    events.RunEnded(at=1.0, node="a", verdict="passed", exit_code=0, reason="", duration=1.0),
+    events.NodePlanned(at=1.0, node="a", index=0, machine="m", address="x", configurations=[], targets=[]),
+    events.FlagRaised(at=1.0, node="a", flag="abort", by="b", why="b did it", cause={"node": "b"}),
+]
+"""What a node might say to look better than it is."""
 
 WISH = {"serial": 3, "configuration": "c", "target": "deploy", "step": "main"}
 WAIT = {"what": "get", "names": ["x"], "since": 1.0, "until": None, "mode": "all"}
@@ -92,6 +102,7 @@ def test_what_is_nobodys_business(key: str, value: bytes | None) -> None:
     ("key", "value"),
     [
         (KEYS.event("b", 0), events.encode(EVENT).encode()),  # speaks for another node
+        *((KEYS.event("a", 0), events.encode(event).encode()) for event in FORGED),
         (KEYS.event("a", 0), b"\xff\xfe"),
         (KEYS.event("a", 0), b"{}"),
         (KEYS.event("a", 0), b"[" * 100_000),
@@ -132,3 +143,12 @@ def test_spans_hold_all_that_has_a_meaning() -> None:
     for key in (KEYS.event("a", 0), KEYS.flag("abort"), KEYS.wants("a"), KEYS.alive("a"), KEYS.left("b")):
         assert sum(span.holds(key) for span in spans) == 1
     assert not any(span.holds(KEYS.value("x")) for span in spans)
+
+
+def test_a_nodes_own_record_is_taken_for_what_a_node_can_say(tmp_path: Path) -> None:
+    """What came home as a node's record is read as what it wrote into etcd would be: its own events, and no others."""
+    record = tmp_path / "events.jsonl"
+    other = events.NodeEnded(at=1.0, node="b", verdict="passed", reason="")
+    lines = [events.encode(event) for event in (EVENT, *FORGED, other)]
+    record.write_text("\n".join([*lines, "garbage", ""]))
+    assert list(own_events(record, "a")) == [EVENT]
