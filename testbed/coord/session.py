@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import suppress
 from typing import Callable
 
@@ -10,6 +11,7 @@ from testbed.coord.store import Lease, LeaseExpired, Store, StoreError, Unavaila
 
 _REFRESHES = 3  # in one time to live: two may get lost
 _RETRIES = 10  # in one time to live, while the store is away
+_GAP = 0.6  # of a time to live without an answer: a lease that was refreshed just before others' may end of that
 
 
 class Session:
@@ -37,6 +39,8 @@ class Session:
         self._closed = False
         self._wake = threading.Condition()
         self._lease = store.lease(seconds)
+        self._answered = time.monotonic()  # when the store answered last
+        self._returned = 0.0  # when it answered after a gap
         self._thread = threading.Thread(target=self._keep, name="session", daemon=True)
         self._thread.start()
 
@@ -44,6 +48,15 @@ class Session:
     def lease(self) -> Lease:
         """The lease as it stands now."""
         return self._lease
+
+    def store_was_away(self) -> bool:
+        """Whether the store has answered nobody, until lately, for so long that leases may have ended of that alone.
+
+        Lately: less than the session's time to live ago.
+        """
+        now = time.monotonic()
+        silent = now - self._answered > _GAP * self._seconds
+        return silent or (self._returned > 0 and now - self._returned < self._seconds)
 
     def close(self, revoke: bool = True) -> None:
         """End the session; ``revoke`` its lease too, or let that run out where no key is on it any more.
@@ -75,7 +88,9 @@ class Session:
     def _refresh(self) -> None:
         try:
             self._lease.refresh()
+            self._note_answer()
         except LeaseExpired:
+            self._note_answer()
             if self._renewed is None:
                 raise
             self._lease = self._store.lease(self._seconds)
@@ -86,6 +101,12 @@ class Session:
             except LeaseExpired as error:
                 raise Unavailable(f"the new lease did not live long enough: {error}") from error
             self._owed = False
+
+    def _note_answer(self) -> None:
+        now = time.monotonic()
+        if now - self._answered > _GAP * self._seconds:
+            self._returned = now
+        self._answered = now
 
     def _closed_after(self, seconds: float) -> bool:
         with self._wake:

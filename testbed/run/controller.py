@@ -221,7 +221,14 @@ def _conduct(
     store = connect(scope.controller, timing.outage)
     feed = Feed(store)
     phases = Phases(plan, directory, journal)
-    loop = Loop(plan, phases, journal, store, Scope(store, plan.run, CONTROLLER, feed), executor, timing, scope.expel)
+
+    def was_away() -> bool:
+        return session.store_was_away()
+
+    view = Scope(store, plan.run, CONTROLLER, feed)
+    loop = Loop(
+        plan, phases, journal, store, view, executor, timing, scope.expel, was_away
+    )  # fmt: skip
 
     def lose(reason: object) -> None:
         loop.inbox.put(EtcdLost(str(reason)))

@@ -33,6 +33,7 @@ from testbed.run.conductor import (
     Conductor,
     Serve,
 )
+from testbed.run.doubted import Doubted
 from testbed.run.executor import Burst, Executor, TaskResult
 from testbed.run.freeze import Timing
 from testbed.run.journal import Journal
@@ -63,6 +64,7 @@ class Loop:
         executor: Executor,
         timing: Timing,
         expel: Callable[[str], None],
+        etcd_was_away: Callable[[], bool],
     ) -> None:
         # SimpleQueue: a signal handler may put while this same thread is inside get().
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -79,6 +81,8 @@ class Loop:
         self._wishes = Wishes(self._answer)
         self._timing = timing
         self._expel = expel
+        self._etcd_was_away = etcd_was_away
+        self._doubted = Doubted(timing.liveness)
         self._names = [p.node.name for p in plan.nodes]
         self._conductor = Conductor(self._names, plan.deployment.finalise, executor.serves)
         self._policies = Policies(p.node for p in plan.nodes)
@@ -153,6 +157,9 @@ class Loop:
                 self._on_flag(sighting)
             case watching.Wished(node, serial, step):
                 self._on_wish(node, serial, step)
+            case watching.Vanished(node) if self._etcd_was_away():
+                self._doubted.add(node, time.monotonic())
+                self._alarms.doubt = self._doubted.alarm
             case watching.Vanished(node):
                 self._on_vanished(node)
             case watching.Delivered(node, archive):
@@ -218,6 +225,13 @@ class Loop:
             self._go_on_without(node, f"is lost: {reason}")
         else:
             self._abort(f"node {node} is lost", {"node": node, "verdict": ERROR, "reason": reason})
+
+    def _is_alive(self, node: str) -> bool:
+        """Whether the node has come back on a new lease."""
+        try:
+            return bool(self._store.range(self._keys.alive(node)).entries)
+        except StoreError:
+            return True  # the loss of etcd is told on its own
 
     def _has_ended(self, node: str) -> bool:
         """Whether the node has said that it ended (spans of one watch may come out of order)."""
@@ -332,6 +346,11 @@ class Loop:
             self._abort(reason, {"verdict": TIMEOUT, "reason": reason})
         if self._alarms.stall is not None and now >= self._alarms.stall:
             self._lookout.ring(now)
+        if self._alarms.doubt is not None and now >= self._alarms.doubt:
+            for node in self._doubted.due(now):
+                if not self._is_alive(node):
+                    self._on_vanished(node)
+            self._alarms.doubt = self._doubted.alarm
         if self._alarms.overdue is not None and now >= self._alarms.overdue:
             self._alarms.overdue = None
             self._give_up_on_stragglers()

@@ -53,8 +53,10 @@ class Alarms:
     deadline: float | None = None
     overdue: float | None = None
     stall: float | None = None
+    doubt: float | None = None
 
     def next(self, now: float) -> float | None:
         """Seconds until the first of them; None when none is set."""
-        due = [moment for moment in (self.work, self.deadline, self.overdue, self.stall) if moment is not None]
+        moments = (self.work, self.deadline, self.overdue, self.stall, self.doubt)
+        due = [moment for moment in moments if moment is not None]
         return max(0.0, min(due) - now) if due else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -11,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from testbed.agent.workspace import read_pid
 from testbed.coord.gateway import connect
 from testbed.coord.keys import RunKeys, end_of
 from testbed.coord.scope import Scope
+from testbed.coord.store import Put
 from testbed.events import encode
 from testbed.run.phases import own_events
 from tests.coord.etcd_process import DISTRO, EtcdProcess, find_binary, post
@@ -40,6 +43,12 @@ def await_value(run: LiveRun, key: str) -> None:
     finally:
         scope.close()
         store.close()
+
+
+def set_value(run: LiveRun, key: str, value: bytes) -> None:
+    """Set a value as the controller."""
+    with contextlib.closing(connect(run.access())) as store:
+        store.commit([Put(RunKeys(run.directory.run).value(key), value)])
 
 
 def assert_all_came_once(run: LiveRun, rounds: int) -> None:
@@ -207,6 +216,66 @@ nodes:
     assert run.all_of("node_lost") == []
     targets = [(e.target, e.step) for e in run.all_of("step_ended", node="a")]  # type: ignore[attr-defined]
     assert targets == [("test", "pre"), ("test", "main"), ("publish", "main")]
+
+
+@pytest.fixture
+def suspended() -> Iterator[Callable[[LiveRun], Callable[[], None]]]:
+    """Suspends the etcd server of a run, and gives what lets it go on; it goes on in any case."""
+    stopped: list[int] = []
+
+    def suspend(run: LiveRun) -> Callable[[], None]:
+        server = etcd_of(run.directory.path)
+        stopped.append(server)
+        os.kill(server, signal.SIGSTOP)
+        return lambda: os.kill(stopped.pop(), signal.SIGCONT)
+
+    yield suspend
+    for server in stopped:
+        os.kill(server, signal.SIGCONT)
+
+
+LONG = """
+deployment: long
+finalise: all
+configurations:
+  worker:
+    test: testbed set "here.$TESTBED_NODE" yes; testbed get -b go
+nodes:
+  a: {configurations: [worker]}
+  b: {configurations: [worker]}
+"""
+
+
+def test_etcd_is_suspended_for_longer_than_a_lease(
+    start: Callable[..., LiveRun], suspended: Callable[[LiveRun], Callable[[], None]]
+) -> None:
+    """Nobody is taken for dead because the server slept until all leases had ended: the run goes on, and passes."""
+    run = start(LONG, {"liveness": 2, "outage": 60})
+    for node in "ab":
+        run.await_event("wait_started", node=node)
+    resume = suspended(run)
+    threading.Event().wait(6)  # the fault itself: three leases
+    resume()
+    set_value(run, "go", b"1")
+    assert run.end().judgement.exit_code == 0, run.events
+    assert run.all_of("node_lost") == []
+
+
+def test_who_dies_while_etcd_is_suspended(
+    start: Callable[..., LiveRun], suspended: Callable[[LiveRun], Callable[[], None]]
+) -> None:
+    """A node that has died meanwhile is taken for dead, though later; the others are not."""
+    run = start(LONG, {"liveness": 2, "outage": 60})
+    for node in "ab":
+        run.await_event("wait_started", node=node)
+    agent = read_pid(run.workspace("b"))
+    assert agent is not None
+    resume = suspended(run)
+    os.kill(agent, signal.SIGKILL)
+    threading.Event().wait(6)  # the fault itself: three leases
+    resume()
+    assert run.end().judgement.exit_code == 3, run.events
+    assert [e.node for e in run.all_of("node_lost")] == ["b"]
 
 
 def test_nothing_of_a_run_stays_on_the_labs_etcd(start: Callable[..., LiveRun], lab_etcd: EtcdProcess) -> None:
