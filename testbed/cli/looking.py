@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 from testbed.agent.plan import Access
 from testbed.agent.shown import last_lines
@@ -19,6 +22,9 @@ from testbed.events import AnsibleTask
 from testbed.report.files import open_regular
 from testbed.report.state import COLLECTED, NodeState, StepState
 from testbed.run.directory import RunDirectory
+
+if TYPE_CHECKING:  # loaded where somebody waits
+    from testbed.agent.noticing import Noticing
 
 PATIENCE = 60.0
 """Seconds that etcd, or a node, may be out of reach where nothing else is said."""
@@ -46,7 +52,7 @@ class Look:
     _ended: bool = False
 
     def __iter__(self) -> Iterator[Seen]:
-        left = dict.fromkeys(self.wanted.nodes, "")
+        left: dict[str, float | None] = dict.fromkeys(self.wanted.nodes)
         if self.access is not None:
             yield from self._live(self.access, left)
         if self.directory is None:
@@ -54,7 +60,7 @@ class Look:
                 yield node, Note("what it wrote last is in the run directory of its controller")
             return
         if self.access is not None and left:
-            yield from self._await_home(self.directory, list(left))
+            yield from self._await_home(self.directory, left)
         for node in left:
             yield from self._archived(self.directory, node)
 
@@ -67,8 +73,11 @@ class Look:
 
     # --- live ---------------------------------------------------------------------------------------------------
 
-    def _live(self, access: Access, left: dict[str, str]) -> Iterator[Seen]:
-        """What the nodes show; those that showed all of it are taken out of ``left``."""
+    def _live(self, access: Access, left: dict[str, float | None]) -> Iterator[Seen]:
+        """What the nodes show; those that showed all of it are taken out of ``left``.
+
+        Of those that were lost it holds until when, in monotonic seconds, their logs are waited for.
+        """
         from testbed.coord.gateway import connect
 
         patience = PATIENCE if self.wanted.patience is None else self.wanted.patience
@@ -82,6 +91,8 @@ class Look:
                     yield from self._pass_on(node, seen)
                     if isinstance(seen, Gone):
                         self.failed = self.failed or not seen.well
+                        if not seen.well:
+                            left[node] = time.monotonic() + (0 if seen.late else patience)
                         if seen.whole:
                             left.pop(node, None)
             except Denied as error:
@@ -101,6 +112,8 @@ class Look:
                 if self.directory is None:
                     yield node, seen
                 else:
+                    if (node, step, OUT) not in self.ends:
+                        yield node, Begun(step, 0, 0)
                     yield from self._rest(self.directory, node, step, (OUT,))
             case Output(step, stream, offset, data):
                 self.ends[node, step, stream] = offset + len(data)
@@ -119,29 +132,25 @@ class Look:
 
     # --- from the run directory ---------------------------------------------------------------------------------
 
-    def _await_home(self, directory: RunDirectory, nodes: Sequence[str]) -> Iterator[Seen]:
+    def _await_home(self, directory: RunDirectory, left: Mapping[str, float | None]) -> Iterator[Seen]:
         """Wait until the nodes' logs are home, or will not come, for as long as there is somebody to bring them."""
-        from testbed.agent.noticing import BLIND_PACE, Noticing
         from testbed.cli.reading import read_directory
         from testbed.run.cleaning import is_alive
 
-        patience = PATIENCE if self.wanted.patience is None else self.wanted.patience
-        told = False
-        with ExitStack() as stack:
-            poll, noticing, longest = select.poll(), None, patience
-            try:
-                noticing = stack.enter_context(closing(Noticing(str(directory.path))))
-                poll.register(noticing.descriptor, select.POLLIN)
-            except (OSError, ImportError):  # then it is looked at again and again
-                longest = BLIND_PACE
+        told, since = False, time.monotonic()
+        with _Changing(str(directory.path)) as changing:
             while True:
-                state = read_directory(directory).state
-                missing = [n for n in nodes if n in state.nodes and not state.nodes[n].results]
+                state, now = read_directory(directory).state, time.monotonic()
+                missing = {
+                    name: limit
+                    for name, limit in left.items()
+                    if name in state.nodes and not state.nodes[name].results and (limit is None or limit > now)
+                }
                 if state.verdict or not missing or not is_alive(directory):
                     return
-                if poll.poll(min(patience if told else SLOW, longest) * 1000) and noticing is not None:
-                    noticing.clear()
-                elif not told:
+                limits = [limit - now for limit in missing.values() if limit is not None]
+                changing.wait(min([*limits, PATIENCE if told else max(0.0, since + SLOW - now)]))
+                if not told and time.monotonic() >= since + SLOW:
                     told = True
                     for node in missing:
                         yield node, Note("its logs are on their way home; waiting for them")
@@ -155,7 +164,8 @@ class Look:
             return
         if state.results != COLLECTED and any(not self._is_ansible(directory, node, s) for s in self._asked(state)):
             self.failed = True
-            yield node, Gone(f"its logs are not home: {state.results_reason or 'nobody brought them'}", well=False)
+            why = state.results_reason or ("nobody brought them" if state.verdict else "they come when it has ended")
+            yield node, Gone(f"its logs are not home: {why}", well=False)
             return
         steps = self._asked(state)
         if not steps:
@@ -218,6 +228,34 @@ class Look:
                     at = self.ends.get(key, 0)
                     self.ends[key] = at + len(data)
                     yield node, Output(step, stream, at, data)
+
+
+class _Changing:
+    """Wakes who waits for something in a folder to change; where the kernel can't tell, again and again."""
+
+    def __init__(self, folder: str) -> None:
+        from testbed.agent.noticing import BLIND_PACE, Noticing
+
+        self._noticing: Noticing | None = None
+        self._longest = math.inf
+        self._poll = select.poll()
+        try:
+            self._noticing = Noticing(folder)
+            self._poll.register(self._noticing.descriptor, select.POLLIN)
+        except (OSError, ImportError):
+            self._longest = BLIND_PACE
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until something may have changed, for so long at most."""
+        if self._poll.poll(min(seconds, self._longest) * 1000) and self._noticing is not None:
+            self._noticing.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *of: object) -> None:
+        if self._noticing is not None:
+            self._noticing.close()
 
 
 def away(why: str, patience: float) -> str:

@@ -41,12 +41,14 @@ class Wanted:
 class Gone:
     """Nothing more comes from a node.
 
-    ``well``: because it, or what was asked for, has ended; ``whole``: all that was asked for was shown.
+    ``well``: because it, or what was asked for, has ended; ``whole``: all that was asked for was shown; ``late``: it
+    was out of reach for longer than whoever looks had patience.
     """
 
     reason: str
     well: bool
     whole: bool = False
+    late: bool = False
 
 
 Seen = Tuple[str, Union[Begun, Output, Ended, Note, AnsibleTask, Gone]]

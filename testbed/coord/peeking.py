@@ -195,7 +195,7 @@ class Peek:
         silent = "does not answer" if node.alive else "has not started yet"
         if patience is not None and waited >= patience:
             node.done = True
-            yield node.name, Gone(f"{silent}; waited for {patience:g} s", well=False)
+            yield node.name, Gone(f"{silent}; waited for {patience:g} s", well=False, late=True)
         elif waited >= SLOW and not node.said:
             node.said = True
             yield node.name, Note(f"{silent}; waiting" + ("" if patience is None else f" for up to {patience:g} s"))

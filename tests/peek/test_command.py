@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -154,11 +156,26 @@ def test_ansible_steps_are_shown_task_by_task(begun: Callable[..., Run]) -> None
     peeker.await_line(b"TASK [greet]")
     peeker.await_line(b"good morning")
     _, out, _ = follower.end()
-    assert peeker.end()[0] == 0
+    code, _, err = peeker.end()
+    assert (code, err.count("==> n-0 talker.publish.main <==")) == (0, 1)
     assert run.end()[0] == 0
     logs = run.path / "nodes" / "n-0" / "logs"
     for name in ("deploy.main.out", "test.main.out", "publish.main.out"):
         assert (logs / f"talker.{name}").read_bytes() in out.replace(b"broken\n", b"")
+
+
+def test_nodes_that_do_not_answer(begun: Callable[..., Run]) -> None:
+    """Of a node whose agent stands still that is said, and -T bounds how long it, and its logs, are waited for."""
+    run = begun()
+    os.kill(run.pid_of_agent("n-0"), signal.SIGSTOP)
+    code, out, err = Peeker(run, "peek", run.name, "n-0", "-T", "1").end()
+    assert (code, out) == (3, b"")
+    assert "n-0: does not answer; waited for 1 s" in err
+    assert "its logs are not home" in err
+    assert run.process.poll() is None
+    os.kill(run.pid_of_agent("n-0"), signal.SIGCONT)
+    let_go(run, "0")
+    assert run.end()[0] == 0
 
 
 def test_followers_on_a_machine_without_inotify(begun: Callable[..., Run], tmp_path: Path) -> None:
