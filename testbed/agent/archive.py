@@ -23,6 +23,25 @@ BOOTSTRAP = 'import os,json;f=os.fdopen(0,"rb",0);h=json.loads(f.readline().deco
 
 _MAIN = "from testbed.agent.__main__ import main\n\nraise SystemExit(main())\n"
 _PACKAGE = f'"""What testbed keeps on a node."""\n\n__version__ = "{testbed.__version__}"\n'
+_CHOICE = """
+import marshal
+try:
+    from _frozen_importlib_external import MAGIC_NUMBER as m
+except ImportError:
+    m = b""
+def take(left):
+    got = b""
+    while len(got) < left:
+        piece = f.read(left - len(got))
+        if not piece: break
+        got += piece
+    return got
+c, t = take(h["code"]), take(h["text"])
+exec(marshal.loads(c[len(m):]) if m and c[:len(m)] == m else t.decode())
+"""
+"""The first stage comes compiled and as text. Nothing is read ahead off stdin, so the header costs a call for each of
+its bytes: it is short."""
+
 _NOT_SENT = ("coord/memory.py", "coord/peeking.py", "agent/archive.py", "agent/boot.py")
 _STOOD_IN_FOR = re.compile(r"^( *)from (?:dataclasses|typing) import", re.MULTILINE)
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -34,6 +53,7 @@ def build() -> Tuple[bytes, str]:
 
     It takes a third of a second, so it is kept in the user's cache directory (XDG) until the sources change.
     """
+    _boot()  # whoever asks for the agent forks, and its children shall have both
     sources = list(_sources())
     kept = _Kept(sources)
     data = kept.read()
@@ -87,22 +107,25 @@ def _zipped(sources: Sequence[Tuple[str, str]]) -> bytes:
 
 
 def payload(plan: Plan | str, workspace: str, files: bytes = b"") -> bytes:
-    """What goes to the stdin of `BOOTSTRAP`: header, agent, plan and staged files.
+    """What goes to the stdin of `BOOTSTRAP`: header, first stage, agent, plan and staged files.
 
     ``plan`` may be its JSON text already; ``workspace`` is absolute or begins with ``~``; ``files`` is a tar.gz of
     files, folders and links within it, or empty.
     """
     agent, digest = build()
     told = (plan if isinstance(plan, str) else to_json(plan)).encode()
+    code, text = _boot()
     header = {
-        "boot": _boot_source(),
+        "boot": _CHOICE,
+        "code": len(code),
+        "text": len(text),
         "agent": len(agent),
         "sha256": digest,
         "plan": len(told),
         "files": len(files),
         "workspace": workspace,
     }
-    return b"".join((json.dumps(header).encode(), b"\n", agent, told, files))
+    return b"".join((json.dumps(header).encode(), b"\n", code, text, agent, told, files))
 
 
 def _sources() -> Iterator[Tuple[str, str]]:
@@ -135,7 +158,10 @@ def _add(pyz: zipfile.ZipFile, name: str, data: bytes) -> None:
     pyz.writestr(entry, data)
 
 
-def _boot_source() -> str:
+@functools.lru_cache(maxsize=None)
+def _boot() -> Tuple[bytes, bytes]:
+    """The first stage: as code for a Python like this one, and as text for all others, old ones included."""
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
     with open(path, encoding="utf-8") as file:
-        return file.read()
+        text = file.read()
+    return MAGIC_NUMBER + marshal.dumps(compile(text, "boot.py", "exec", dont_inherit=True), 2), text.encode()

@@ -71,9 +71,8 @@ def install_client(python: str, folder: str) -> None:
 
     A ``#!`` line takes neither spaces nor long paths; then a shell of two lines runs the script beside it.
     """
-    import pkgutil
-
-    source = (pkgutil.get_data("testbed.agent", "client.py") or b"").decode()
+    beside = os.path.join(os.path.dirname(__file__), "client.py")
+    source = __loader__.get_data(beside).decode()  # type: ignore[name-defined]  # a file, or within the agent's archive
     command = os.path.join(folder, "testbed")
     if len(os.fsencode(python)) < SHEBANG_LIMIT and not re.search(r"\s", python):
         write_file(command, f"#!{python} -IS\n{source}", 0o700)
