@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import tarfile
+import threading
 from pathlib import Path
 
 from testbed.agent.workspace import is_held
 from testbed.coord.store import Put, Span
-from tests.agent.machine import Machine, step
+from tests.agent.machine import LIMIT, Machine, step
 
 REPORTING = step("clean", "main", 'echo out; echo r > "$TESTBED_REPORTS/r.txt"')
 DELIVERY = 64 * 1024
@@ -17,9 +18,14 @@ DELIVERY = 64 * 1024
 def await_key(machine: Machine, key: str) -> bytes:
     """Block until the node has written that key; its value."""
     watch = machine.store.watch([Span(key, revision=1)])
+    timer = threading.Timer(LIMIT, watch.close)
+    timer.start()
     try:
         return next(change.value for batch in watch for change in batch if change.value is not None)
+    except StopIteration:
+        raise AssertionError(f"nobody wrote {key}\n{machine.log()}") from None
     finally:
+        timer.cancel()
         watch.close()
 
 
@@ -44,7 +50,7 @@ def test_the_agent_leaves_once_its_results_are_home(machine: Machine) -> None:
 
 def test_nobody_says_that_the_results_are_home(machine: Machine) -> None:
     """When no answer comes for as long as etcd may be away, the agent ends, and its results can still be fetched."""
-    machine.go(machine.plan(REPORTING, delivery=DELIVERY, outage=1.0))
+    machine.go(machine.plan(REPORTING, delivery=DELIVERY, outage=3.0))
     packed = await_key(machine, machine.keys.results("n0"))
     assert machine.store.range(machine.keys.left("n0")).entries == ()
     assert machine.collect()["reports/r.txt"] == b"r\n"

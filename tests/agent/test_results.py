@@ -178,7 +178,7 @@ def test_etcd_lost(own_etcd: EtcdProcess, machines: Callable[..., Machine]) -> N
     """Without etcd for longer than the plan bears the node finalises by itself and keeps its results."""
     machine = machines(own_etcd.url)
     steps = [step("test", "main", "testbed set ready yes; sleep 300"), step("finalise", "main", "echo bye")]
-    assert machine.start(machine.plan(*steps, outage=1.0, liveness=2.0))["ok"]
+    assert machine.start(machine.plan(*steps, outage=3.0, liveness=4.0))["ok"]
     machine.await_line("set ready")
     own_etcd.kill()
     machine.await_end()
