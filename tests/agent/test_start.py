@@ -143,7 +143,7 @@ def test_plan_that_is_none(machine: Machine) -> None:
     assert list(machine.root.iterdir()) == []
 
 
-@pytest.mark.parametrize("cut", [10, 5000, -1])
+@pytest.mark.parametrize("cut", [10, 5000, 50000, -1])
 def test_connection_lost_on_the_way(machine: Machine, cut: int) -> None:
     """A payload that ends early starts nothing and leaves nothing, wherever it ends."""
     payload = archive.payload(machine.plan(HELLO), machine.workspace.path)
