@@ -230,6 +230,7 @@ def to_data(plan: RunPlan) -> dict[str, Any]:
             {
                 "node": p.node.name,
                 "index": p.node.index,
+                "group": p.node.group,
                 "machine": p.machine.name,
                 "connection": p.machine.connection,
                 "address": p.address,

@@ -46,11 +46,6 @@ class RunKeys:
         return self.prefix, end_of(self.prefix)
 
     @property
-    def meta(self) -> str:
-        """Who, when, spec digest, deadline."""
-        return self.prefix + "meta"
-
-    @property
     def controller(self) -> str:
         """On the controller's lease while it lives."""
         return self.prefix + "controller"

@@ -139,6 +139,5 @@ def _of_file(path: Path, by: str = "") -> Place:
 
 
 def _peer(node: dict[str, Any]) -> Peer:
-    name = str(node["node"])
-    group = str(node.get("group", name))
+    name, group = str(node["node"]), str(node["group"])
     return Peer(name, int(node["index"]), group, str(node["machine"]), str(node["address"]), node["configurations"])

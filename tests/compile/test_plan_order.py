@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from testbed.compile.plan import CLEAN_ONLY, WITH_CLEAN, WITHOUT_CLEAN, RunPlan, plan, targets_of, to_data
+from testbed.coord.peers import Peer
 from testbed.inventory import Machine
 from testbed.spec import load
 
 HERE = Machine("here", "127.0.0.1", "local")
+TOLD = ("node", "index", "group", "machine", "address", "configurations")
 ONE = "configurations:\n  a: {test: x}\nnodes:\n  n: {configurations: [a]}\n"
 
 
@@ -187,3 +189,12 @@ def test_data_is_plain(tmp_path: Path) -> None:
     assert json.loads(json.dumps(data)) == data
     assert [f"{s['target']}/{s['configuration']}/{s['step']}" for s in data["nodes"][0]["steps"]] == order(made)
     assert [n["clean"] for n in data["nodes"]] == [True, True]
+
+
+def test_data_tells_the_topology(tmp_path: Path) -> None:
+    """Who reads the plan knows of each node what the nodes know of each other, also of those with a count."""
+    nodes = "nodes:\n  n: {configurations: [a], count: 2}\n  m: {configurations: [a]}\n"
+    made = make(tmp_path, "configurations:\n  a: {test: x}\n" + nodes)
+    told = [Peer(**{"name" if k == "node" else k: n[k] for k in TOLD}) for n in to_data(made)["nodes"]]
+    assert told == made.peers
+    assert [peer.group for peer in told] == ["n", "n", "m"]
