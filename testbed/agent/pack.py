@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import errno
-import gzip
 import hashlib
 import io
 import json
 import os
 import stat
-import tarfile
 from contextlib import suppress
 from typing import Any, BinaryIO, Dict, Iterator, List, Tuple
 
+from testbed.agent.tar import TarGz
 from testbed.agent.workspace import Workspace, write_file
 
 LIMIT = 16 * 1024**3
@@ -60,16 +59,16 @@ def write_archive(workspace: Workspace, out: BinaryIO) -> List[str]:
     """Write the tar.gz to ``out``, the same files to the same bytes; gives what was left out, each with its reason."""
     left_out: List[str] = []
     total = 0
-    zipped = gzip.GzipFile(filename="", fileobj=out, mode="wb", compresslevel=6, mtime=0)
-    with zipped, tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for name, path in _entries(workspace, left_out):
-            try:
-                total += _add(archive, name, path, workspace, LIMIT - total)
-            except _LeftOut as reason:
-                left_out.append(f"{name}: {reason}")
-        if left_out:
-            notes = json.dumps({"left_out": left_out}, indent=1).encode()
-            archive.addfile(_member("notes.json", len(notes), 0), io.BytesIO(notes))
+    archive = TarGz(out)
+    for name, path in _entries(workspace, left_out):
+        try:
+            total += _add(archive, name, path, workspace, LIMIT - total)
+        except _LeftOut as reason:
+            left_out.append(f"{name}: {reason}")
+    if left_out:
+        notes = json.dumps({"left_out": left_out}, indent=1).encode()
+        archive.add_file("notes.json", len(notes), 0, io.BytesIO(notes))
+    archive.close()
     return left_out
 
 
@@ -98,7 +97,7 @@ def _entries(workspace: Workspace, left_out: List[str]) -> Iterator[Tuple[str, s
                 yield os.path.join(inside, name), os.path.join(folder, name)
 
 
-def _add(archive: tarfile.TarFile, name: str, path: str, workspace: Workspace, room: int) -> int:
+def _add(archive: TarGz, name: str, path: str, workspace: Workspace, room: int) -> int:
     """Add a file or folder, a link as the file it leads to; gives its bytes. Raises _LeftOut with the reason."""
     real = path
     if os.path.islink(path):
@@ -115,16 +114,14 @@ def _add(archive: tarfile.TarFile, name: str, path: str, workspace: Workspace, r
         if stat.S_ISDIR(found.st_mode):
             if real != path:
                 raise _LeftOut("a link to a folder")
-            entry = _member(name, 0, int(found.st_mtime))
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-            archive.addfile(entry)
+            archive.add_folder(name, int(found.st_mtime))
             return 0
         if not stat.S_ISREG(found.st_mode):
             raise _LeftOut("neither file nor folder")
         if found.st_size > room:
             raise _LeftOut(f"{found.st_size} bytes are beyond the archive's limit of {LIMIT}")
         content = _Exactly(fd, found.st_size)
-        archive.addfile(_member(name, found.st_size, int(found.st_mtime)), content)
+        archive.add_file(name, found.st_size, int(found.st_mtime), content)
     finally:
         os.close(fd)
     if content.missing:
@@ -153,9 +150,3 @@ class _Exactly(io.RawIOBase):
         self.missing += wanted - len(piece)
         self._left -= wanted
         return piece + bytes(wanted - len(piece))
-
-
-def _member(name: str, size: int, mtime: int) -> tarfile.TarInfo:
-    entry = tarfile.TarInfo(name)
-    entry.size, entry.mtime, entry.mode = size, mtime, 0o644
-    return entry
