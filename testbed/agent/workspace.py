@@ -198,12 +198,16 @@ def delete(workspace: Workspace, made: List[str]) -> None:
         raise Trouble(PERMISSION, f"{inside[0]} is mounted inside the workspace", f"umount {inside[0]}, then try again")
     failed: List[OSError] = []
 
+    def note(_function: Any, _path: str, info: Any) -> None:
+        if not isinstance(info[1], FileNotFoundError):
+            failed.append(info[1])
+
     def retry(_function: Any, path: str, _info: Any) -> None:
         try:  # a folder without write permission keeps what is in it
             os.chmod(os.path.dirname(path), 0o700)
             if os.path.isdir(path) and not os.path.islink(path):
-                os.chmod(path, 0o700)
-                shutil.rmtree(path, ignore_errors=True)
+                _open_up(path)
+                shutil.rmtree(path, onerror=note)
             else:
                 os.unlink(path)
         except FileNotFoundError:
@@ -224,6 +228,16 @@ def delete(workspace: Workspace, made: List[str]) -> None:
     ours = [root, run] if os.path.basename(root) == OWN else [run]
     _remove_empty({*made, *ours})
     _remove_empty({*ours, *_noted(run)})
+
+
+def _open_up(folder: str) -> None:
+    """Let the owner into the folder and all below it."""
+    os.chmod(folder, 0o700)
+    for above, folders, _ in os.walk(folder):  # goes into a folder only after it was let in
+        for name in folders:
+            path = os.path.join(above, name)
+            if not os.path.islink(path):
+                os.chmod(path, 0o700)
 
 
 def note_made(workspace: Workspace, made: List[str]) -> None:
