@@ -147,11 +147,11 @@ def test_the_log_is_searched_parted_and_saved(recorded: RunDirectory, tmp_path: 
 
 
 def test_a_result_opens_its_log_where_it_stopped(recorded: RunDirectory) -> None:
-    """Enter on the failed result points at the last complaint of that step."""
+    """The report begins at the first cause; Enter points at the last complaint of that step."""
 
     async def act(app: TestbedApp, pilot: Pilot[None]) -> None:
         await press(app, pilot, "6")
-        app.screen.query_one("#resulttable", Table).choose("modality-2/test/modality/main")
+        assert app.screen.query_one("#resulttable", Table).chosen == "modality-2/test/modality/main"
         await press(app, pilot, "enter")
         view = app.screen.query_one(LogView)
         await lines_in(view, 10)
@@ -255,7 +255,7 @@ def test_a_recording_pauses_and_changes_its_speed(recorded: RunDirectory) -> Non
         assert replay.speed == 10000.0
         await press(app, pilot, "less_than_sign", "space")
         assert (replay.speed, replay.paused) == (5000.0, False)
-        assert "5000x" in str(app.screen.query_one("#title", Static).render())
+        assert "replay ended" in str(app.screen.query_one("#title", Static).render())
 
     drive(TestbedApp(Attachment(recorded.run, recorded, replay=replay)), act)
 

@@ -54,7 +54,7 @@ class TestbedApp(App[None]):
         ("1", "switch_mode('runs')", ""), ("2", "switch_mode('run')", ""), ("3", "switch_mode('log')", ""),
         ("4", "switch_mode('coordination')", ""), ("5", "switch_mode('machines')", ""),
         ("6", "switch_mode('report')", ""),
-        ("q", "quit", "Quit"), ("question_mark", "help", "Help"),
+        ("y", "copy", "Copy"), ("q", "quit", "Quit"), ("question_mark", "help", "Help"),
         ("space", "pause", ""), ("greater_than_sign", "faster(2.0)", ""), ("less_than_sign", "faster(0.5)", ""),
     ]  # fmt: skip
 
@@ -352,6 +352,11 @@ class TestbedApp(App[None]):
                 self.operate(commands.abort(self.attachment.run, "the operator left the screen"))
 
         self.push_screen(Ask("The run goes on. What is to become of it?", "", [STOP, LEAVE]), answered)
+
+    def action_copy(self) -> None:
+        """Copy the command line that does what the screen does."""
+        if isinstance(self.screen, View):
+            self.screen.copy_command()
 
     def action_help(self) -> None:
         """Explain signs and keys."""

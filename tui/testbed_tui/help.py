@@ -30,6 +30,6 @@ def help_text() -> Text:
     for screen, keys in KEYS:
         text.append(f"\n\n{screen}", "bold")
         for key, meaning in keys:
-            text.append(f"\n  {key:10}", "cyan")
+            text.append(f"\n  {key:10}", STYLES["busy"])
             text.append(meaning)
     return text

@@ -34,12 +34,16 @@ LOOKS: dict[str, Look] = {
 }
 """The look of each verdict of a run, node or step, and of each state of a node."""
 
-STYLES = {"good": "green", "bad": "bold red", "warn": "magenta", "busy": "cyan", "wait": "yellow", "dim": "dim"}
-"""The colour of each tone, as Rich names it."""
+RED = "#ef5b5b"
 
-NODE_COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_red", "bright_cyan", "bright_green",
-                "bright_yellow", "bright_magenta", "bright_blue", "orange3")  # fmt: skip
-"""The colours that tell nodes apart, in index order, over and over."""
+STYLES = {
+    "good": "#4fb060", "bad": f"bold {RED}", "warn": "#c07be0", "busy": "#3fa7c4", "wait": "#d49a2a", "dim": "dim",
+}  # fmt: skip
+"""The colour of each tone: by value, because themes give several of the named ones the same."""
+
+NODE_COLOURS = ("#3fa7c4", "#4fb060", "#d49a2a", "#c07be0", "#6f92e0", "#d9825a", "#45b398", "#a8a23a", "#d878a8",
+                "#8f87e0", "#7fa0b0", "#b0906a")  # fmt: skip
+"""The colours that tell nodes apart, in index order, over and over; none of them is that of trouble."""
 
 
 def look(word: str) -> Look:

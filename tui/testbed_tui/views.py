@@ -164,6 +164,14 @@ class Picture:
         """What went wrong first, None where nothing did so far."""
         return self.judgement.first_cause if self.judgement is not None else None
 
+    @property
+    def cause_reason(self) -> str:
+        """Why that went wrong; once the run is over, with the last words that its step left."""
+        cause = self.first_cause
+        if cause is None:
+            return ""
+        return self.reason if self.reason.startswith(cause.reason) else cause.reason
+
     def node(self, name: str) -> NodeView | None:
         """The node of that name."""
         return next((n for n in self.nodes if n.name == name), None)

@@ -23,7 +23,6 @@ class View(Screen[None]):
 
     MODE = ""
     AUTO_FOCUS = "Table, LogView, Gantt"
-    BINDINGS = [("y", "copy", "Copy")]
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
 
     @property
@@ -80,8 +79,8 @@ class View(Screen[None]):
         """The node that is looked at, for what can be done with one."""
         return None
 
-    def action_copy(self) -> None:
-        """Copy the command line that does the same."""
+    def copy_command(self) -> None:
+        """Offer the command lines that do the same."""
         self.owner.copy_command(self.chosen_node())
 
     def show(self, picture: Picture, now: float) -> None:
@@ -102,5 +101,6 @@ def title(picture: Picture, now: float, app: TestbedApp) -> str:
         text += f"  {span(left)} left" if left > 0 else "  deadline passed"
     replay = app.attachment.replay
     if replay is not None:
-        text += f"  replay {'paused' if replay.paused else f'{replay.speed:g}x'}"
+        state = "ended" if picture.over else "paused" if replay.paused else f"{replay.speed:g}x"
+        text += f"  replay {state}"
     return text

@@ -8,13 +8,12 @@ from textual.widgets import Static, TabbedContent, TabPane
 from testbed.report.text import span
 from testbed_tui.flow import critical_path, wait_graph
 from testbed_tui.screens.base import View
+from testbed_tui.signs import STYLES
 from testbed_tui.views import NodeView, Picture
 from testbed_tui.widgets.gantt import Gantt
 from testbed_tui.widgets.table import Cell, Row, Table
 
-LEGEND = (
-    "a letter is a step's target, . a wait, ~ Ansible; capitals and : = the critical path   + - zoom, arrows scroll"
-)
+LEGEND = "a letter: a step's target  .: a wait  ~: Ansible  CAPITALS : =: critical path"
 
 
 class CoordinationView(View):
@@ -92,7 +91,7 @@ class CoordinationView(View):
                 who = "↻ " + " → ".join(edge.cycle)
             left = span(edge.since + edge.timeout - now) if edge.timeout is not None else "no limit"
             waited = Cell(span(max(0.0, now - edge.since)))
-            style = "bold red" if edge.cycle else ""
+            style = STYLES["bad"] if edge.cycle else ""
             cells = (Cell(edge.waiter, style), Cell("→", "dim"), Cell(edge.label), Cell(who, style), waited, Cell(left))
             rows.append(Row(f"{edge.waiter}/{number}", cells))
         if not rows:
@@ -117,14 +116,14 @@ class CoordinationView(View):
     def _show_barriers(self, picture: Picture) -> None:
         rows = []
         for barrier in reversed(picture.barriers):
-            state = Cell("✓ open", "green") if barrier.open else Cell("… waiting", "yellow")
+            state = Cell("✓ open", STYLES["good"]) if barrier.open else Cell("… waiting", STYLES["wait"])
             counts = f"{len(barrier.arrived)}/{len(barrier.arrived) + len(barrier.missing)}"
             rows.append(
                 Row(
                     f"{barrier.name}/{barrier.generation}",
                     (
                         Cell(barrier.name), Cell(str(barrier.generation), "dim"), state, Cell(counts),
-                        Cell(_names(barrier.arrived)), Cell(_names(barrier.missing), "yellow"),
+                        Cell(_names(barrier.arrived)), Cell(_names(barrier.missing), STYLES["wait"]),
                     ),
                 )
             )  # fmt: skip

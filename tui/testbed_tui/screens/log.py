@@ -34,7 +34,7 @@ class LogsView(View):
         ("N", "hit(False)", ""),
         ("a", "all", "All"),
         ("o", "stream", "out/err"),
-        ("t", "times", "Times"),
+        ("t", "times", ""),
         ("w", "save", "Save"),
         Binding("left_square_bracket", "node(-1)", "Nodes", key_display="[ ]"),
         ("right_square_bracket", "node(1)", ""),

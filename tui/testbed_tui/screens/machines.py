@@ -7,6 +7,7 @@ from textual.widgets import Static
 
 from testbed_tui.fleet import GONE, LIVE
 from testbed_tui.screens.base import View
+from testbed_tui.signs import STYLES
 from testbed_tui.views import Picture
 from testbed_tui.widgets.table import Cell, Row, Table
 
@@ -50,14 +51,14 @@ class MachinesView(View):
         for machine in app.machines:
             answer = app.reachable.get(machine.name, "")
             good = answer.startswith(("reachable", "this"))
-            style = "green" if good else "yellow" if not answer else "bold red"
+            style = STYLES["good" if good else "bad" if answer else "wait"]
             state = Cell(f"{'✓' if good else '✗' if answer else '·'} {answer or 'not asked'}", style)
             used = Cell(", ".join(users.get(machine.name, ())) or "free", "" if machine.name in users else "dim")
             where = f"{machine.address}:{machine.port}" if machine.connection != "local" else "here"
             cells: tuple[Cell, ...] = (Cell(machine.name), Cell(where), state, used)
             if self.wide:
                 cells = (*cells, Cell(machine.attributes, "dim"))
-            rows.append(Row(machine.name, (*cells, Cell(errors.get(machine.name, ""), "red"))))
+            rows.append(Row(machine.name, (*cells, Cell(errors.get(machine.name, ""), STYLES["bad"]))))
         heads = ["machine", "address", "reachable", "node", *(["attributes"] if self.wide else []), "last error"]
         self.query_one(Table).show(heads, rows)
         self._detail(errors)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.widgets import Static, TabbedContent, TabPane
@@ -30,6 +32,7 @@ class ReportView(View):
     def __init__(self) -> None:
         super().__init__()
         self._read: tuple[str, int] = ("", -1)
+        self._begun = ""
 
     def body(self) -> ComposeResult:
         """Make the headline and the tables."""
@@ -49,8 +52,20 @@ class ReportView(View):
             rows = [row for node in picture.nodes for row in _results(node, picture)]
             heads = ("node", "target", "configuration", "verdict", "exit", "took", "reason")
             self.query_one("#resulttable", Table).show(heads, rows)
+            self._begin_at_cause(picture, rows)
         else:
             self._show_papers(picture)
+
+    def _begin_at_cause(self, picture: Picture, rows: Sequence[Row]) -> None:
+        """Put the cursor on the first cause, once for each run that is over."""
+        cause = picture.first_cause
+        if not picture.over or self._begun == picture.run or cause is None:
+            return
+        self._begun = picture.run
+        place = f"{cause.node}/{cause.target}/{cause.configuration}/"
+        found = next((row.key for row in rows if row.key.startswith(place)), None)
+        if found is not None:
+            self.query_one("#resulttable", Table).choose(found)
 
     def _show_papers(self, picture: Picture) -> None:
         """What lies in the run's directory; read when the run has moved on since it was read last."""
@@ -109,17 +124,18 @@ def _headline(picture: Picture) -> Text:
     if not picture.events:
         return Text("no events yet")
     word = picture.verdict or "not over yet"
-    text = Text(f"{look(picture.verdict).sign} {word.upper()}", "bold " + style_of(picture.verdict))
+    text = Text()
+    text.append(f"{look(picture.verdict).sign} {word.upper()}", f"bold {style_of(picture.verdict)}")
     if picture.duration is not None:
-        text.append(f"  in {span(picture.duration)}, exit code {picture.exit_code}", "not bold")
+        text.append(f"  in {span(picture.duration)}, exit code {picture.exit_code}")
     judgement = picture.judgement
     cause = picture.first_cause
     if cause is None or judgement is None:
         return text
     text.append(f"\nFirst cause: {harmless_line(cause.where, 120) or 'the run'}: ", "bold")
     text.append(cause.verdict, style_of(cause.verdict))
-    if cause.reason:
-        text.append(f"\n  {harmless_line(cause.reason)}", "not bold")
+    if picture.cause_reason:
+        text.append(f"\n  {harmless_line(picture.cause_reason)}")
     if cause.advice:
         text.append(f"\n  help: {harmless_line(cause.advice)}", "italic")
     for title, causes in (("also wrong", judgement.further), ("induced by it", judgement.induced)):

@@ -6,10 +6,11 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.widgets import Input, Static
 
+from testbed import events as ev
 from testbed.report.harmless import harmless_line
 from testbed.report.text import span
 from testbed_tui.screens.base import View
-from testbed_tui.signs import look, style_of
+from testbed_tui.signs import RED, STYLES, look, style_of
 from testbed_tui.views import NodeView, Picture
 from testbed_tui.widgets.table import Cell, Table
 
@@ -110,7 +111,7 @@ class RunView(View):
             return
         text = Text(f"{look(cause.verdict).sign} First cause: ", "bold")
         text.append(harmless_line(cause.where, 120) or "the run", style_of(cause.verdict))
-        text.append(f": {cause.verdict}\n{harmless_line(cause.reason)}", "not bold")
+        text.append(f": {cause.verdict}\n{harmless_line(picture.cause_reason)}", "not bold")
         if cause.advice:
             text.append(f"\nhelp: {harmless_line(cause.advice)}", "not bold italic")
         panel.update(text)
@@ -128,7 +129,7 @@ class RunView(View):
         for wait in node.waits[:1]:
             who = f", from {', '.join(wait.who[:5])}" if wait.who else ""
             bound = f", {span(wait.timeout)} at most" if wait.timeout is not None else ""
-            text.append(f"\nwaits for {wait.label}{who}{bound}", "yellow")
+            text.append(f"\nwaits for {wait.label}{who}{bound}", STYLES["wait"])
         self.query_one("#detail", Static).update(text)
 
     def on_table_moved(self) -> None:
@@ -193,11 +194,14 @@ def progress_line(picture: Picture, width: int) -> Text:
     for node in picture.nodes:
         counts[node.word] = counts.get(node.word, 0) + 1
     text = Text()
-    text.append("█" * full, "green" if picture.first_cause is None else "red")
+    text.append("█" * full, STYLES["good"] if picture.first_cause is None else RED)
     text.append("░" * (room - full), "dim")
     text.append(f" {picture.steps_done}/{picture.steps_planned} steps  ")
     for word, count in sorted(counts.items(), key=lambda c: -c[1]):
         text.append(f"{look(word).sign} {count} {word}  ", style_of(word))
     for name, flag in picture.flags.items():
-        text.append(f" {name} by {harmless_line(flag.by, 40)}: {harmless_line(flag.why, 80)}", "magenta")
+        text.append(
+            f" {name} by {harmless_line(flag.by, 40)}: {harmless_line(flag.why, 80)}",
+            STYLES["warn"] if name == ev.ABORT else "dim",
+        )
     return text

@@ -106,8 +106,8 @@ class RunsView(View):
         if chosen is not None:
             self.owner.ask_clean(chosen)
 
-    def action_copy(self) -> None:
-        """Copy the command line that does the same."""
+    def copy_command(self) -> None:
+        """See `View`."""
         chosen = self.query_one(Table).chosen
         if chosen is not None:
             self.owner.copy_command(None, chosen)

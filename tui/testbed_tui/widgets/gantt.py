@@ -17,14 +17,14 @@ from testbed_tui.flow import Stretch
 from testbed_tui.views import Bar, NodeView
 
 TARGET_STYLES = {
-    "clean": Style(color="black", bgcolor="bright_black"), "init": Style(color="black", bgcolor="blue"),
-    "deploy": Style(color="black", bgcolor="cyan"), "test": Style(color="black", bgcolor="green"),
-    "publish": Style(color="black", bgcolor="yellow"), "finalise": Style(color="black", bgcolor="magenta"),
+    "clean": Style(color="black", bgcolor="bright_black"), "init": Style(color="black", bgcolor="#6f92e0"),
+    "deploy": Style(color="black", bgcolor="#3fa7c4"), "test": Style(color="black", bgcolor="#4fb060"),
+    "publish": Style(color="black", bgcolor="#d49a2a"), "finalise": Style(color="black", bgcolor="#c07be0"),
 }  # fmt: skip
-WAIT = Style(color="yellow")
+WAIT = Style(color="#d49a2a")
 ANSIBLE = Style(color="black", bgcolor="white")
 CRITICAL = Style(bold=True, underline=True)
-BAD = Style(color="white", bgcolor="red")
+BAD = Style(color="white", bgcolor="#b03030")
 
 
 class Gantt(ScrollView, can_focus=True):

@@ -14,15 +14,15 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from testbed_tui.logs import ERR, NOTE, OUT, LogLine
-from testbed_tui.signs import NODE_COLOURS
+from testbed_tui.signs import NODE_COLOURS, RED
 
 MOST = 50_000
 """How many lines are kept; the oldest go first."""
 
 SIGNS = {
-    ERR: ("!", Style(color="red", bold=True)), OUT: ("│", Style(dim=True)), NOTE: ("·", Style(color="cyan")),
+    ERR: ("!", Style(color=RED, bold=True)), OUT: ("│", Style(dim=True)), NOTE: ("·", Style(dim=True)),
 }  # fmt: skip
-STYLES = {ERR: Style(color="red"), OUT: Style(), NOTE: Style(color="cyan", italic=True)}
+STYLES = {ERR: Style(color=RED), OUT: Style(), NOTE: Style(dim=True, italic=True)}
 TIME = 10
 """Cells that a time takes."""
 
