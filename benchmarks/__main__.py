@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import agent, latency, machine, probes, rows
+from benchmarks import agent, latency, machine, peeking, probes, rows
 from benchmarks.goals import goals
 from benchmarks.measure import Failure
 from benchmarks.table import table
@@ -25,7 +25,7 @@ from testbed.lab.practice import Lab
 
 RESULTS = Path(__file__).with_name("results") / "latest.json"
 LAB = "bench"
-PARTS = ("rows", "blocked", "workspaces", "agent", "sizes", "latencies")
+PARTS = ("rows", "blocked", "workspaces", "agent", "sizes", "latencies", "peek")
 
 
 def main() -> int:
@@ -77,6 +77,12 @@ def _measure(arguments: argparse.Namespace) -> None:
         for count in latency.COUNTS if "latencies" in wanted else ():
             found = _told(f"latencies at {count}", partial(latency.latencies, count, folder / "latency"))
             results.setdefault("latencies", {})[str(count)] = found
+        if "peek" in wanted:
+            lab = practice.up(peeking.HOSTS, folder / "peek.yml", LAB)
+            try:
+                results["peek"] = _told("peek", lambda: peeking.peeking(lab, folder / "peek"))
+            finally:
+                practice.down(LAB)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 

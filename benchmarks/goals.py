@@ -54,6 +54,12 @@ def goals(results: Mapping[str, Any]) -> Iterator[Goal]:
     if "agent" in results:
         yield Goal("memory of an agent", results["agent"]["memory"] / MB, 15, unit=" MB")
         yield Goal("CPU of an agent in all", results["agent"]["cpu"], 0.15, unit=" s")
+    if "peek" in results:
+        lines, speed = results["peek"]["latency"]["peek"], results["peek"]["throughput"]
+        yield Goal("half of the lines of 20 chatty nodes are seen", lines["p50"], 50, unit=" ms")
+        yield Goal("99 % of them", lines["p99"], 250, unit=" ms")
+        yield Goal("lines that are missing", lines["expected"] - lines["lines"], 0)
+        yield Goal("random bytes that one client sees", speed["peek, random"], 20, False, " MB/s")
     if "sizes" in results:
         yield Goal("validating 1000 nodes", results["sizes"]["validate"]["wall"], 1.0, unit=" s")
         yield Goal("planning 1000 nodes on 2000 machines", results["sizes"]["plan"]["wall"], 3.0, unit=" s")

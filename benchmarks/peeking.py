@@ -1,7 +1,7 @@
 """How long a line takes from a step to whoever peeks, and how many bytes come in a second; ``ssh tail -F`` beside it.
 
-``python -m benchmarks.peeking LAB`` with the name of a practice lab; every host of it has one chatty node. The hosts
-share this machine's clock, so that a line's own time tells how long it took.
+Every host of a practice lab has one chatty node. The hosts share this machine's clock, so that a line's own time tells
+how long it took.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import os
 import shlex
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from testbed.lab import practice
 from testbed.lab.practice import Lab
 
 LINES, PAUSE = 200, 0.05
 """Lines that each node writes, and the seconds between two."""
+
+HOSTS = 20
 
 MEBIBYTES = 100
 
@@ -133,6 +134,16 @@ def delays(
     return found
 
 
+def peeking(lab: Lab, folder: Path) -> dict[str, Any]:
+    """``latency`` in milliseconds and ``throughput`` in MB/s, each of both ways."""
+    found: dict[str, Any] = {}
+    for name, measure in (("throughput", throughput), ("latency", latency)):
+        place = folder / name
+        place.mkdir(parents=True)
+        found[name] = measure(lab, place)
+    return found
+
+
 def latency(lab: Lab, folder: Path) -> dict[str, object]:
     """Both ways at the same time over the same lines."""
     hosts = lab.hosts
@@ -194,12 +205,3 @@ def _spread(found: list[float], expected: int) -> dict[str, float]:
     ordered = sorted(found)
     at = {name: round(ordered[int(len(ordered) * part)] * 1000, 1) for name, part in (("p50", 0.5), ("p99", 0.99))}
     return {**at, "max": round(ordered[-1] * 1000, 1), "lines": len(found), "expected": expected}
-
-
-if __name__ == "__main__":
-    the_lab = practice.find(sys.argv[1])
-    with tempfile.TemporaryDirectory() as work:
-        for name, measured in (("throughput, MB/s", throughput), ("latency, ms", latency)):
-            place = Path(work) / name.partition(",")[0]
-            place.mkdir()
-            print(json.dumps({name: measured(the_lab, place), "load": os.getloadavg()[0]}), flush=True)

@@ -42,11 +42,28 @@ def _lines(results: Mapping[str, Any]) -> Iterator[str]:
             for count, found in latencies.items()
         ]
         yield from _columns([titles, *lines])
+    if "peek" in results:
+        yield from _peek(results["peek"])
     for title, found in _probes(results):
         yield ""
         yield title
         for name, value in found.items():
             yield f"  {name.replace('_', ' ')}: {_value(name, value)}"
+
+
+def _peek(found: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    yield "who peeks, beside ssh in the same run: a line of one of 20 chatty nodes (milliseconds), and one log (MB/s)"
+    lines = [
+        (way, f"{taken['p50']:.1f}", f"{taken['p99']:.1f}", f"{taken['max']:.0f}", *_speeds(found["throughput"], way))
+        for way, taken in found["latency"].items()
+    ]
+    yield from _columns([("", "p50", "p99", "largest", "text", "random bytes"), *lines])
+
+
+def _speeds(found: Mapping[str, float], way: str) -> Iterator[str]:
+    for what in ("text", "random"):
+        yield f"{found[f'{way.partition(chr(32))[0]}, {what}']:.0f}"
 
 
 def _probes(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -62,6 +62,7 @@ class Looked:
     name: str
     position: Optional[Position]
     ended: Set[str] = field(default_factory=set)  # steps whose end was shown
+    noted: Set[str] = field(default_factory=set)  # what it said when it was asked, which it says each time
     shown: str = ""  # the step whose beginning was shown last
     alive: Optional[bool] = None
     since: float = 0.0  # when it was asked, or missed for the first time

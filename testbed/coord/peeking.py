@@ -51,6 +51,8 @@ LIVENESS = 10.0
 SLOW = 2.0
 """Seconds after which a node that has not answered is said to be silent."""
 
+_NOTES = 32  # of a node that are remembered
+
 _CHUNKS = 32  # unconfirmed chunks, however small, after which a client confirms
 
 
@@ -283,7 +285,12 @@ class Peek:
     def _show(self, node: Looked, frame: Frame) -> Iterator[Seen]:
         if isinstance(frame, Note):
             node.done = frame.over
-            yield node.name, Gone(frame.text, well=True, whole=True) if frame.over else frame
+            if frame.over:
+                yield node.name, Gone(frame.text, well=True, whole=True)
+            elif frame.text not in node.noted:
+                if len(node.noted) < _NOTES:
+                    node.noted.add(frame.text)
+                yield node.name, frame
         elif isinstance(frame, Ended):
             if frame.step not in node.ended:
                 node.ended.add(frame.step)
