@@ -339,15 +339,16 @@ def test_a_screen_listens(machine: Machine) -> None:
     """The screen's source of lines shows the last ones of the running step, harmless, and those that come."""
     import queue
 
-    from testbed_tui.logs import LogLine, Wanted
+    from testbed_tui.logs import NOTE, LogLine, Wanted
     from testbed_tui.peeked import PeekedLogs
 
     begin(machine, "seq 3; printf 'x\\033[2Jy\\n'; testbed get -b go")
     heard: queue.Queue[LogLine] = queue.Queue()
     listening = PeekedLogs(machine.access, machine.run).listen(
-        Wanted(("n0",)), lambda lines: [heard.put(line) for line in lines]
+        Wanted(("n0",)), lambda lines: [heard.put(line) for line in lines if line.stream != NOTE]
     )
     assert [heard.get(timeout=30).text for _ in range(4)] == ["1", "2", "3", "xy"]
     machine.scope.set("go", b"on\n")
-    assert heard.get(timeout=30) == LogLine("n0", "a.test.main", "out", "on")
+    last = heard.get(timeout=30)
+    assert last == LogLine("n0", "a.test.main", "out", "on", last.at)
     listening.close()
