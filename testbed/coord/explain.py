@@ -9,7 +9,7 @@ import time
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from testbed.coord.feed import Feed
-from testbed.coord.keys import RunKeys
+from testbed.coord.keys import RunKeys, end_of
 from testbed.coord.store import Change, Put, Span, Store, StoreError
 from testbed.coord.waiting import Standing, newest
 
@@ -18,6 +18,8 @@ ANSWER_PATIENCE = 1.5
 
 MOST = 5
 """How many of the others are asked and told of."""
+
+_NO_AGENT = "no agent of it is alive: not started yet, dead, or played by hand"
 
 _LINE = 160  # characters of a foreign text that are shown
 
@@ -90,7 +92,19 @@ def _ask(store: Store, feed: Feed, keys: RunKeys, nodes: Sequence[str]) -> Dict[
     finally:
         for following in followings:
             following.close()
+    for node in [n for n, line in found.items() if line == _NO_AGENT]:
+        found[node] = _by_hand(store, keys, node) or _NO_AGENT
     return {n: line or f"has not answered within {ANSWER_PATIENCE:g} s" for n, line in found.items()}
+
+
+def _by_hand(store: Store, keys: RunKeys, node: str) -> str:
+    """What the commands wait for that somebody plays the node by; empty where none waits."""
+    prefix, now = keys.waiting(node, ""), time.time()
+    waits = [_read(entry.value) for entry in store.range(prefix, end_of(prefix)).entries]
+    for wait in waits:
+        since = wait.get("since")
+        wait["for"] = max(0.0, now - since) if isinstance(since, (int, float)) else None
+    return harmless_parts(["is played by hand", *_waits(waits)]) if waits else ""
 
 
 def _answer(keys: RunKeys, node: str, view: Dict[str, Tuple[bytes, int]], question: str) -> Optional[str]:
@@ -102,7 +116,7 @@ def _answer(keys: RunKeys, node: str, view: Dict[str, Tuple[bytes, int]], questi
         if told.get("asked") == question:
             return _doing(told)
     if keys.alive(node) not in view:
-        return "no agent of it is alive: not started yet, dead, or played by hand"
+        return _NO_AGENT
     return None
 
 
@@ -127,15 +141,21 @@ def _doing(told: Dict[str, Any]) -> str:
         parts.append(f"is in {told.get('configuration')}.{told['target']}.{told.get('step')} since {since}")
     else:
         parts.append("is between steps")
-    waits = told.get("waits")
+    parts += _waits(told.get("waits"))
+    if told.get("line"):
+        parts.append(f'its log ends with "{harmless(told["line"])}"')
+    return harmless_parts(parts)
+
+
+def _waits(waits: object) -> List[str]:
+    """The first few waits, each in some words."""
+    parts: List[str] = []
     for wait in waits[:3] if isinstance(waits, list) else []:
         if isinstance(wait, dict):
             names = wait.get("names")
             named = " ".join(str(n) for n in names[:5]) if isinstance(names, list) else ""
             parts.append(f"waits since {_seconds(wait.get('for'))}: {wait.get('what')} {named}")
-    if told.get("line"):
-        parts.append(f'its log ends with "{harmless(told["line"])}"')
-    return harmless_parts(parts)
+    return parts
 
 
 def harmless_parts(parts: Sequence[str]) -> str:

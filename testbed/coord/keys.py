@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Tuple
+from typing import Tuple, Union
 
 ROOT = "/testbed/"
 
@@ -138,8 +138,8 @@ class RunKeys:
         """The agent's last word: nothing of the node is left on its machine."""
         return f"{self.nodes}{node}/left"
 
-    def waiting(self, node: str, wait: int) -> str:
-        """What a blocked call waits for, since when, until when."""
+    def waiting(self, node: str, wait: Union[int, str]) -> str:
+        """What a blocked call waits for, since when, until when; the prefix of all of them where ``wait`` is empty."""
         return f"{self.nodes}{node}/waiting/{wait}"
 
     def barrier(self, name: str) -> str:

@@ -19,12 +19,14 @@ from testbed.agent.words import Caller
 from testbed.agent.words import run as run_words
 from testbed.coord.gateway import connect
 from testbed.coord.here import END, ERR, HELD, OUT, Ask, Frame
+from testbed.coord.keys import RunKeys
 from testbed.coord.peers import Peer
 from testbed.coord.scope import Cancel, Scope
 from testbed.coord.session import Session
 from testbed.errors import LabError, UsageError
 from testbed.run import local
 from testbed.run.directory import LAST, find
+from testbed.run.played import Played
 
 PATIENCE = 10.0
 """Seconds that the run's etcd may take to answer."""
@@ -78,10 +80,14 @@ def scope_of(name: str | None = None) -> Iterator[Scope]:
             sessions.append(Session(store, LIVENESS, lambda _: None))
         return sessions[0].lease.id
 
-    scope = Scope(store, place.run, place.by, nodes=place.nodes, lease=lease)
+    by_hand = any(peer.name == place.by for peer in place.nodes)
+    played = Played(store, RunKeys(place.run), place.by, lease) if by_hand else None
+    scope = Scope(store, place.run, place.by, nodes=place.nodes, lease=lease, board=played)
     try:
         yield scope
     finally:
+        if played is not None:
+            played.close()
         scope.close()
         for session in sessions:
             session.close()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -13,6 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from testbed.agent.plan import Access
+from testbed.coord.gateway import connect
+from testbed.coord.keys import RunKeys, end_of
+from testbed.coord.store import Span
 from testbed.run import local
 
 TESTBED = Path(sys.executable).parent / "testbed"
@@ -87,6 +93,29 @@ def test_scripts_by_hand(home: Path, tmp_path: Path) -> None:
     late = terminal(text, "node-0", "testbed get go")
     assert "is gone" in late.communicate(timeout=60)[0]
     assert late.returncode == 2
+
+
+def test_a_time_out_tells_what_the_others_wait_for(home: Path) -> None:
+    """Who waits in vain is told what the node in the other terminal waits for; what waits no more is not told."""
+    text = testbed("local-setup", "2").stdout
+    (run,) = [scope.run for scope in local.registered()]
+    place = local.find(run)
+    assert place is not None
+    access = Access(**json.loads(place.file(local.BY_HAND).read_text())["access"])
+    prefix = RunKeys(run).waiting("node-0", "")
+    with contextlib.closing(connect(access)) as store:
+        watch = store.watch([Span(prefix, end_of(prefix))])
+        first = terminal(text, "node-0", "testbed get -b go; testbed set went yes")
+        told = iter(watch)
+        assert json.loads(next(told)[0].value or b"")["names"] == ["go"]
+        second = terminal(text, "node-1", "testbed barrier -t 1 b || testbed set go yes; testbed get -b went")
+        said = second.communicate(timeout=60)[0]
+        assert "missing: node-0" in said
+        assert re.search(r"node-0: is played by hand; waits since \d+ s: get go", said), said
+        assert next(told)[0].value is None
+        assert first.communicate(timeout=60)[0] == "yes\n"
+        watch.close()
+    assert home.exists()
 
 
 def test_several_scopes_and_secrets(home: Path) -> None:
