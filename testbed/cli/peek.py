@@ -28,13 +28,24 @@ _LINES = 10
 @click.command()
 @click.argument("run")
 @click.argument("node", nargs=-1)
-@click.option("--step", default="", metavar="STEP", help="TARGET, TARGET.STEP or CONFIGURATION.TARGET.STEP.")
+@click.option("--step", default="", metavar="STEP", help="TARGET, TARGET.STEP or CONFIGURATION.TARGET.STEP; '*': all.")
 @click.option("--from-start", is_flag=True, help="Begin with the first byte of the step.")
 @click.option("--lines", type=click.IntRange(0), metavar="N", help=f"Begin with its last N lines ({_LINES}).")
-@click.option("--offset", type=click.IntRange(0), metavar="BYTES", help="Go on there, in stdout unless --stderr.")
+@click.option(
+    "--offset",
+    type=click.IntRange(0),
+    metavar="BYTES",
+    help="Go on where another look stopped, in stdout unless --stderr.",
+)
 @click.option("--stdout", is_flag=True, help="Only what it writes to stdout.")
 @click.option("--stderr", is_flag=True, help="Only what it writes to stderr.")
-@click.option("-f", "--file", type=click.Path(path_type=Path), metavar="FILE", help="Append the bytes to FILE.")
+@click.option(
+    "-f",
+    "--file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Append the bytes to FILE; stderr to FILE.err, of several nodes to FILE.NODE.",
+)
 @click.option("-T", "--patience", type=click.FloatRange(0), metavar="SECONDS", default=60.0, show_default=True,
               help="How long a node or etcd may be out of reach.")  # fmt: skip
 @click.option("--grep", metavar="RE", help="Only lines in which the regular expression is found.")
@@ -45,13 +56,26 @@ _LINES = 10
 @click.option("-P", "--port", type=click.IntRange(1, 65535), metavar="PORT", help="Its port; 2379 unless said.")
 @click.option("-U", "--user", metavar="USER", help="Its user.")
 @click.option("-W", "--password-file", type=click.Path(path_type=Path), metavar="FILE", help="That user's password.")
-@click.option("--access", type=click.Path(path_type=Path), metavar="FILE", help="A copy of private/access.json.")
+@click.option(
+    "--access",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A copy of the run's private/access.json, to look from another machine.",
+)
 def command(**chosen: Any) -> None:
     """Show what the steps of a run write, while they write it.
 
-    Without --step it is the step that each node is at, and those after it. It costs nothing while nobody looks. Several
-    nodes' lines are shown with node and step, as they come. After the run the same command reads its directory.
-    """
+    Without --step it is the step that each node is at, and those after it; without NODE all nodes, each line with
+    node and step. It ends with the last step that was asked for; each step's exit code is told. Ctrl-C ends it earlier,
+    and says how to go on. After the run the same command reads its directory.
+
+    \b
+    testbed peek last                                  the steps that run now
+    testbed peek last server --step test --from-start  all of one node's target
+    testbed peek last n-3 --stdout -f log              the bytes, into a file
+
+    It costs nothing while nobody looks. Exit codes: 0; 2 usage; 3 a node was lost, or was out of reach.
+    """  # noqa: D301  click's mark needs the real character
     from testbed.cli.showing import show_all
 
     look = look_of(chosen)
