@@ -122,7 +122,7 @@ def look_of(chosen: dict[str, Any]) -> Look:
 
 def shown_of(chosen: dict[str, Any], nodes: tuple[str, ...]) -> Shown:
     """How the options want it shown; raises UsageError."""
-    from testbed.cli.showing import Bytes, Lines
+    from testbed.cli.showing import Bytes, Lines, OneLive
     from testbed.cli.terminal import colourful
 
     one = chosen["stdout"] or chosen["stderr"] or chosen["offset"] is not None
@@ -130,6 +130,8 @@ def shown_of(chosen: dict[str, Any], nodes: tuple[str, ...]) -> Shown:
         return Bytes(chosen["file"], len(nodes), 1 if one else 2)
     if len(nodes) == 1 and chosen["grep"] is None and (chosen["raw"] or not sys.stdout.isatty()):
         return Bytes(None, 1, 1)
+    if len(nodes) == 1 and chosen["grep"] is None:
+        return OneLive(sys.stdout.buffer, nodes[0])
     try:
         grep = None if chosen["grep"] is None else re.compile(chosen["grep"])
     except re.error as error:

@@ -153,10 +153,10 @@ class Lines(Shown):
             self.finish(node, step)
 
     def _line(self, key: tuple[str, str, str], raw: bytes) -> None:
-        text = harmless(raw.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace"))
+        text = _text(raw)
         if self._grep is not None and not self._grep.search(text):
             return
-        shown = raw if self._raw else text.replace("\n", " ").encode("utf-8", "replace")
+        shown = raw if self._raw else text.encode("utf-8", "replace")
         self._out.write(self._before(key) + shown + b"\n")
 
     def _before(self, key: tuple[str, str, str]) -> bytes:
@@ -169,6 +169,52 @@ class Lines(Shown):
             colour = self._colours.get(node)
             self._heads[key] = (f"\x1b[{colour}m{words}\x1b[0m" if colour else words).encode()
         return self._heads[key]
+
+
+class OneLive(Lines):
+    """The lines of one node on a terminal, with the one that is being written: there it may hang, or show a bar."""
+
+    def __init__(self, out: IO[bytes], node: str, say: Say = tell) -> None:
+        super().__init__(out, (node,), colour=False, raw=False, grep=None, say=say)
+        self._drawn: tuple[tuple[str, str, str], str] | None = None  # the line at the cursor, where it has no end yet
+
+    def show(self, node: str, output: Output) -> None:
+        """Show the whole lines, and of the last one what there is of it."""
+        key = (node, output.step, output.stream)
+        *lines, rest = (self._rest.pop(key, b"") + output.data).split(b"\n")
+        for line in lines:
+            self._line(key, line)
+        rest = rest[rest[:-1].rfind(b"\r") + 1 :]  # a return at the end may belong to a line end
+        while len(rest) > LONGEST:
+            self._line(key, rest[:LONGEST])
+            rest = rest[LONGEST:]
+        if rest:
+            self._rest[key] = rest
+            if self._drawn is None or self._drawn[0] == key:
+                self._draw(key, _text(rest))
+        self._out.flush()
+
+    def _line(self, key: tuple[str, str, str], raw: bytes) -> None:
+        self._draw(key, _text(raw))
+        self._out.write(b"\n")
+        self._drawn = None
+
+    def _draw(self, key: tuple[str, str, str], text: str) -> None:
+        """Put the text where the cursor is, or in place of what was drawn of the same line before."""
+        before, old = self._drawn or (key, "")
+        if before != key:
+            new = "\n" + text
+        elif text.startswith(old):
+            new = text[len(old) :]
+        else:
+            new = "\r\x1b[K" + text
+        self._out.write(new.encode("utf-8", "replace"))
+        self._drawn = key, text
+
+
+def _text(raw: bytes) -> str:
+    """A line, or the beginning of one, as a terminal may have it: the last of what it was overwritten with."""
+    return harmless(raw.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")).replace("\n", " ")
 
 
 def show_all(seen: Any, shown: Shown) -> None:

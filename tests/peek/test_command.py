@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.cli.showing import Lines
+from testbed.cli.showing import Lines, OneLive
 from testbed.coord.chunks import Output
 from tests.cli.conftest import call, home, record
 from tests.peek.blind import blind_python
@@ -224,3 +224,29 @@ def test_lines_are_harmless() -> None:
     assert shown[:3] == ["50%", "100%", "red text\ufffd"]
     assert "".join(shown[3:-2]) == "x" * 200_000
     assert shown[-2:] == ["last", ""]
+
+
+def test_a_line_without_an_end_is_shown_on_a_terminal() -> None:
+    """Of one node on a terminal the line that is being written is seen, and bars of progress are drawn over."""
+    out = io.BytesIO()
+    lines = OneLive(out, "n")
+
+    def shown(data: bytes, stream: str = "out") -> bytes:
+        before = out.tell()
+        lines("n", Output("a.test.main", stream, 0, data))
+        return out.getvalue()[before:]
+
+    assert shown(b"one\nPassword: ") == b"one\nPassword: "
+    assert shown(b"given") == b"given"
+    assert shown(b"oops\nwhy", "err") == b"\noops\nwhy"
+    assert shown(b"\n") == b"\nPassword: given\n"
+    assert shown(b" now\n", "err") == b"why now\n"
+    assert shown(b"1%\r") == b"1%"
+    assert shown(b"50%\r10") == b"\r\x1b[K10"
+    assert shown(b"0%\r\nred \x1b[31") == b"0%\nred 31"
+    assert shown(b"m\x1b[2Jtext\xff") == b"\r\x1b[Kred text\xef\xbf\xbd"
+    assert shown(b"x" * 200_000).count(b"\n") == 3
+    assert shown(b"\n") == b"\n"
+    shown(b"last")
+    lines.close()
+    assert out.getvalue().endswith(b"last\n")
