@@ -289,6 +289,9 @@ class Node:
         try:
             with self._learning:
                 from testbed.agent.words import run  # not every node's scripts speak, and an agent's start counts
+
+                if sys.version_info < (3, 10):
+                    from testbed.coord import barriers, explain, locks, sequences, services, streams  # noqa: F401
             with self._waits.on_behalf(call.caller):
                 reply = run(call.arguments, self._scope, caller)
         except Exception:  # noqa: BLE001  the command must hear something, and the agent go on
