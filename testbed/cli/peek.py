@@ -141,7 +141,7 @@ def shown_of(chosen: dict[str, Any], nodes: tuple[str, ...]) -> Shown:
 
 def _run_of(chosen: dict[str, Any]) -> tuple[RunDirectory | None, Access | None]:
     """The run's directory and the way to its scope, as far as there are."""
-    from testbed.etcd.access import CA, ENDPOINTS, PASSWORD, PASSWORD_FILE, USER, external_cluster
+    from testbed.etcd.access import ENDPOINTS
     from testbed.run.directory import find
     from testbed.run.scopes import read_access
 
@@ -163,19 +163,32 @@ def _run_of(chosen: dict[str, Any]) -> tuple[RunDirectory | None, Access | None]
     except (ValueError, TypeError) as error:
         raise UsageError(f"{chosen['access']} is no access file: {error}") from error
     if not other:
+        from testbed.etcd.access import external_cluster
+
         return directory, own if own is not None or directory is not None else _root(external_cluster())
+    return directory, _elsewhere(chosen, own)
+
+
+def _elsewhere(chosen: dict[str, Any], own: Access | None) -> Access | None:
+    """The way to the etcd that the options name: as their user, or with the run's ``own`` access."""
+    from testbed.etcd.access import CA, PASSWORD, PASSWORD_FILE, USER, external_cluster
+
     environment = dict(os.environ)
     scheme = "https" if environment.get(CA) or (own is not None and own.ca) else "http"
     host = chosen["host"] or "127.0.0.1"
     url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{chosen['port'] or 2379}"
     if own is not None and chosen["user"] is None and chosen["password_file"] is None:
-        return directory, replace(own, endpoints=[url])
+        return replace(own, endpoints=[url])
     if chosen["user"] is not None:
         environment[USER] = chosen["user"]
     if chosen["password_file"] is not None:
         environment.pop(PASSWORD, None)
         environment[PASSWORD_FILE] = str(chosen["password_file"])
-    return directory, _root(external_cluster(url, environment))
+    if not environment.get(USER):
+        raise UsageError(f"no user of the etcd at {url} is known", f"give --user and --password-file, or set {USER}")
+    if not environment.get(PASSWORD) and not environment.get(PASSWORD_FILE):
+        raise UsageError(f"the password of {environment[USER]} is not known", "give --password-file")
+    return _root(external_cluster(url, environment))
 
 
 def _root(cluster: Any) -> Access | None:

@@ -14,6 +14,7 @@ import click
 
 from testbed.coord.chunks import ERR, Begun, Ended, Note, Output
 from testbed.coord.peeking import Gone, Seen
+from testbed.errors import UsageError
 from testbed.events import AnsibleTask
 from testbed.report.harmless import harmless, harmless_line
 from testbed.report.sentence import sentence
@@ -93,10 +94,18 @@ class Bytes(Shown):
         self._open: dict[Path, IO[bytes]] = {}
 
     def show(self, node: str, output: Output) -> None:
-        """Write them, and through to the file: what was written counts as read."""
-        target = sys.stdout.buffer if self._file is None else self._target(self._file, node, output.stream)
-        target.write(output.data)
-        target.flush()
+        """Write them, and through to the file: what was written counts as read. Raises UsageError."""
+        if self._file is None:
+            sys.stdout.buffer.write(output.data)
+            sys.stdout.buffer.flush()
+            return
+        try:
+            target = self._target(self._file, node, output.stream)
+            target.write(output.data)
+            target.flush()
+        except OSError as error:
+            why = f"the output cannot be written to {error.filename or self._file}: {error.strerror}"
+            raise UsageError(why, "what is there already is whole; `--offset` goes on at its size") from error
 
     def _target(self, file: Path, node: str, stream: str) -> IO[bytes]:
         name = file.name + (f".{node}" if self._nodes > 1 else "")

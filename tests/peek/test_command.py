@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from testbed.cli.showing import Lines, OneLive
+from testbed.cli.showing import Bytes, Lines, OneLive
 from testbed.coord.chunks import Output
+from testbed.errors import UsageError
 from tests.cli.conftest import call, home, record
 from tests.peek.blind import blind_python
 from tests.run.conftest import LIMIT, Run, start
@@ -201,6 +202,8 @@ def test_followers_on_a_machine_without_inotify(begun: Callable[..., Run], tmp_p
         (("--grep", "("), "--grep"),
         (("nobody",), "no node `nobody`"),
         (("--step", "tset"), "no step is called `tset`"),
+        (("-H", "127.0.0.1"), "no user of the etcd at http://127.0.0.1:2379 is known"),
+        (("-H", "127.0.0.1", "-U", "me"), "give --password-file"),
     ],
 )
 def test_mistakes(
@@ -211,6 +214,13 @@ def test_mistakes(
     result = call("peek", "last", *words)
     assert result.exit_code == 2, result.output  # type: ignore[attr-defined]
     assert said in result.output  # type: ignore[attr-defined]
+
+
+def test_a_file_that_cannot_be_written() -> None:
+    """A file that cannot be written is told as the user's, with the reason."""
+    shown = Bytes(Path("/nowhere/log"), 1, 1)
+    with pytest.raises(UsageError, match="written to /nowhere/log: No such file"):
+        shown("n", Output("a.test.main", "out", 0, b"x"))
 
 
 def test_lines_are_harmless() -> None:
