@@ -119,14 +119,18 @@ def test_killed_command_ends_its_wait(node: Machine) -> None:
     node.await_line("wait_ended gone")
 
 
-def test_abort_ends_waits(node: Machine) -> None:
+def test_abort_ends_waits(machine: Machine) -> None:
     """An abort ends a blocked command with exit code 5, who and why."""
-    command = [node.workspace.own("bin", "testbed"), "get", "-b", "never"]
+    hold = "trap '' TERM; mkfifo hold; testbed set up yes; read line < hold"  # the agent is not to go first
+    assert machine.start(machine.plan(step("test", "main", hold)))["ok"]
+    machine.await_line("set up")
+    command = [machine.workspace.own("bin", "testbed"), "get", "-b", "never"]
     waiting = subprocess.Popen(command, stderr=subprocess.PIPE)
-    node.await_line("wait_started get never")
-    node.scope.raise_flag("abort", "the reactor is hot")
+    machine.await_line("wait_started get never")
+    machine.scope.raise_flag("abort", "the reactor is hot")
     assert b"aborted by controller: the reactor is hot" in waiting.communicate(timeout=60)[1]
     assert waiting.returncode == words.ABORTED
+    (Path(machine.workspace.path) / "hold").write_text("go\n")
 
 
 def test_many_wait_at_once(node: Machine) -> None:
