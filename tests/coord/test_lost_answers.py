@@ -92,7 +92,8 @@ def test_somebody_else_writes_ones_events(store: GatewayStore, direct: GatewaySt
     sender.start()
     sender.send(Once(KEYS.event("a", 0), b"ours"))
     assert sender.close()
-    assert [str(error) for error in errors] == [f"somebody else writes what is written here alone: {KEYS.event('a', 0)}"]
+    (error,) = errors
+    assert str(error) == f"somebody else writes what is written here alone: {KEYS.event('a', 0)}"
     assert direct.range(KEYS.event("a", 0)).entries[0].value == b"theirs"
 
 

@@ -14,13 +14,13 @@ from testbed.coord import Scope
 
 def keep_step(scope: Scope, me: str, others: "list[str]", number: int) -> int:
     """One round; the number that was taken in it."""
-    scope.set(f"at.{me}", str(number))
+    scope.set(f"at.{me}", str(number), timeout=90)
     scope.barrier("step")
     for other in others:
         there = int(scope.get(f"at.{other}") or b"-1")
         assert number <= there <= number + 1, f"{me} is at {number}, {other} at {there}"
     taken = scope.next("turn")
-    scope.publish("turns", f"{me} {number}")
+    scope.publish("turns", f"{me} {number}", timeout=90)
     if me < min(others):
         scope.set(f"go.{number}")
     scope.wait(f"go.{number}")
