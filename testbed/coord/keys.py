@@ -162,6 +162,10 @@ class RunKeys:
         """Prefix of a lock's queue: ``<member>.<nonce>`` each, on a lease; the first created holds it."""
         return f"{self.prefix}locks/{quote(name)}/"
 
+    def probe(self, place: str) -> str:
+        """Set for a moment on the lease of a place in a lock's queue, to see whether that lease is still there."""
+        return f"{self.prefix}probes/{place[len(self.prefix) + len('locks/') :]}"
+
     def topic(self, name: str) -> str:
         """Prefix of a stream's messages: ``<member>.<nonce>`` each, in the order of their revisions."""
         return f"{self.prefix}topics/{quote(name)}/"

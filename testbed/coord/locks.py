@@ -28,7 +28,19 @@ class Held:
     def release(self) -> bool:
         """Give it up; False if it was lost before, because the lease had ended. Raises StoreError."""
         key, created = self._entry.key, self._entry.created
-        return self._waiting.store.commit([Delete(key)], [Unchanged(key, created)]).succeeded
+        if self._waiting.store.commit([Delete(key)], [Unchanged(key, created)]).succeeded:
+            return True
+        return self._lease_lives()  # then it was this very call that gave it up, by an attempt whose answer was lost
+
+    def _lease_lives(self) -> bool:
+        """Whether the lease is still there, as only a key that is put on it can tell."""
+        probe = self._waiting.keys.probe(self._entry.key)
+        try:
+            self._waiting.store.commit([Put(probe, b"", self._entry.lease)])
+        except LeaseExpired:
+            return False
+        self._waiting.store.commit([Delete(probe)])
+        return True
 
 
 class Lock:

@@ -13,6 +13,7 @@ from testbed.coord.scope import Scope
 from testbed.coord.sender import Once, Sender
 from testbed.coord.store import Change, Put, Span, StoreError
 from testbed.coord.wire import Client
+from tests.coord.background import Background
 from tests.coord.etcd_process import DISTRO, EtcdProcess, client_of, start_server
 from tests.coord.lossy import Relay
 
@@ -119,3 +120,39 @@ def test_a_message_is_published_once(relay: Relay, store: GatewayStore, direct: 
     assert list(theirs.subscribe("t", 2, 10)) == [b"one", b"two"]
     assert len(direct.range(KEYS.topic("t"), end_of(KEYS.topic("t"))).entries) == 2
     theirs.close()
+
+
+def test_a_member_arrives_once(relay: Relay, store: GatewayStore, direct: GatewayStore) -> None:
+    """An arrival whose answer was lost is one arrival: the members stay in step, generation by generation."""
+    ours, theirs = scopes_of(relay, store, direct, "/v3/kv/txn")
+    for generation in range(3):
+        other = Background(lambda: theirs.barrier("m", ["a", "b"], timeout=60))
+        assert ours.barrier("m", ["a", "b"], timeout=60) == generation
+        assert other.outcome() == generation
+        assert relay.lost.is_set()
+        relay.lose(b"/v3/kv/txn")
+    ours.close()
+    theirs.close()
+
+
+def test_a_place_in_the_queue_is_taken_once(relay: Relay, store: GatewayStore, direct: GatewayStore) -> None:
+    """A lock that was asked for by a lost answer is held by one, and free when that gives it back, answer or not."""
+    lease, other = direct.lease(60), direct.lease(60)
+    ours = Scope(store, KEYS.run, "a", lease=lambda: lease.id)
+    theirs = Scope(direct, KEYS.run, "b", lease=lambda: other.id)
+    relay.lose(b"/v3/kv/txn")
+    with ours.lock("l", 60) as first:
+        assert relay.lost.is_set()
+        assert len(direct.range(KEYS.lock("l"), end_of(KEYS.lock("l"))).entries) == 1
+        relay.lose(b"/v3/kv/txn")
+    assert relay.lost.is_set()
+    with theirs.lock("l", 60) as second:
+        assert second.token > first.token
+
+
+def test_a_flag_is_raised_once(relay: Relay, store: GatewayStore, direct: GatewayStore) -> None:
+    """Who raised a flag by a lost answer is told that it was the first."""
+    ours, theirs = scopes_of(relay, store, direct, "/v3/kv/txn")
+    assert ours.raise_flag("finalise", "done").by == "a"
+    assert relay.lost.is_set()
+    assert theirs.raise_flag("finalise", "late").by == "a"

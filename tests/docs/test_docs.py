@@ -178,6 +178,7 @@ def test_the_architecture_has_every_key() -> None:
         f"{keys.barrier('NAME')}GENERATION/NODE",
         keys.arrivals("NAME", "NODE"),
         f"{keys.lock('NAME')}NODE.NONCE",
+        keys.probe(f"{keys.lock('NAME')}NODE.NONCE"),
         f"{keys.topic('NAME')}NODE.NONCE",
         f"{keys.service('NAME')}NODE",
         f"{keys.gone}NODE",
