@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,7 +41,7 @@ def machines() -> Iterator[Callable[..., Machine]]:
 
     def make(url: str, **more: str) -> Machine:
         root = Path(tempfile.mkdtemp(prefix="testbed-agent-"))
-        made.append(Machine(root, url, f"run-{next(_runs)}", **more))
+        made.append(Machine(root, url, f"run-{os.getpid()}-{next(_runs)}", **more))
         return made[-1]
 
     yield make

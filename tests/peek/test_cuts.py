@@ -8,8 +8,9 @@ import pytest
 
 from testbed.agent.plan import Access
 from testbed.coord.gateway import connect
+from testbed.coord.keys import end_of
 from testbed.coord.peeking import Peek, Wanted
-from testbed.coord.store import Unavailable
+from testbed.coord.store import Span, Unavailable
 from tests.agent.machine import Machine
 from tests.coord.etcd_process import EtcdProcess
 from tests.coord.forwarder import Forwarder
@@ -106,4 +107,23 @@ def test_who_was_cut_off_lets_another_take_over(machine: Machine, way: Forwarder
     assert second.await_end().well
     key = ("a.test.main", "out")
     assert first.logs[key] + second.logs[key] == log(machine, "a.test.main.out").read_bytes()
+    way.restore()
+
+
+def test_a_looker_who_dies_ends_his_stream(machine: Machine, way: Forwarder, look: Callable[..., Looker]) -> None:
+    """Of a looker who dies without a word nothing is left in etcd once his lease has run out; nothing more comes."""
+    begin(machine, "seq 100000; testbed get -b more >/dev/null; seq 100000; testbed set said yes")
+    through(way, machine)
+    looker = look(machine, window=65536)
+    looker.await_offset(400000)
+    way.cut()  # he is dead to all others
+    chunks, asks = machine.keys.chunks(looker.peek._request), machine.keys.asks("n0")
+    watch = machine.store.watch([Span(asks, end_of(asks), 1)])
+    assert any(c.value is None and c.key.endswith("/ask") for batch in watch for c in batch)
+    watch.close()
+    assert not machine.store.range(chunks, end_of(chunks)).entries
+    machine.scope.set("more", b"")
+    machine.await_line("set said")
+    assert not machine.store.range(chunks, end_of(chunks)).entries
+    assert not machine.store.range(asks, end_of(asks)).entries
     way.restore()
