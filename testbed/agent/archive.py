@@ -68,14 +68,15 @@ def build() -> Tuple[bytes, str]:
 
 
 class _Kept:
-    """The agent as the same Python made it of the same sources before; a cache that fails is none."""
+    """The agent as the same Python made it of the same sources, in the same way; a cache that fails is none."""
 
     def __init__(self, sources: Sequence[Tuple[str, str]]) -> None:
         base = os.environ.get("XDG_CACHE_HOME", "")
         base = base if os.path.isabs(base) else os.path.expanduser("~/.cache")
         self._folder = os.path.join(base, "testbed")
         self._path = os.path.join(self._folder, f"agent-{testbed.__version__}-{sys.implementation.cache_tag}.pyz")
-        self._made_of = hashlib.sha256(MAGIC_NUMBER + repr(sources).encode()).digest()
+        with open(os.path.abspath(__file__), "rb") as file:  # how it is made is in here
+            self._made_of = hashlib.sha256(MAGIC_NUMBER + file.read() + repr(sources).encode()).digest()
 
     def read(self) -> Optional[bytes]:
         """The agent; None where it is not there, is of other sources, not whole, or not the user's alone to write."""
