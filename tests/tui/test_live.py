@@ -197,10 +197,12 @@ def test_logs_come_merged_and_then_as_they_grow(recorded: RunDirectory) -> None:
 
     listening = HomeLogs(recorded).listen(Wanted(("modality-0", "store")), hear)
     with closing(listening):
-        first = [heard.get(timeout=PATIENCE) for _ in range(40)]
+        first = [heard.get(timeout=PATIENCE) for _ in range(17)]
         assert [line.at for line in first] == sorted(line.at for line in first)
-        assert len({line.node for line in first[:5]}) == 2
-        assert [line.text for line in first[:2]] == ["unpacking the store", "store 4.2 is ready to start"]
+        texts = [line.text for line in first]
+        sent = next(n for n, text in enumerate(texts) if text.startswith("study 8"))
+        assert texts.index("listening on port 11112") < texts.index("study 1 of 20 sent to 127.0.0.1") < sent
+        assert sent < texts.index("modality-0 is through")  # the store waited for what modality-0 sets behind it
         folder = recorded.workspaces / "store" / ".testbed" / "logs"
         folder.mkdir(parents=True)
         (folder / "store.late.main.err").write_text("\x1b[31mlate\n")
@@ -213,8 +215,8 @@ def test_links_in_what_came_home_are_not_followed(recorded: RunDirectory, tmp_pa
     """A node cannot show the operator's own files by a link among its logs."""
     secret = tmp_path / "secret"
     secret.write_text("secret\n")
-    folder = recorded.logs("reader")
-    (folder / "reader.test.main.out").symlink_to(secret)
+    folder = recorded.logs("modality-2")
+    (folder / "modality.late.main.out").symlink_to(secret)
     heard: list[str] = []
     done: SimpleQueue[None] = SimpleQueue()
 
@@ -222,7 +224,24 @@ def test_links_in_what_came_home_are_not_followed(recorded: RunDirectory, tmp_pa
         heard.extend(line.text for line in lines)
         done.put(None)
 
-    with closing(HomeLogs(recorded).listen(Wanted(("reader",)), hear)):
+    with closing(HomeLogs(recorded).listen(Wanted(("modality-2",)), hear)):
         done.get(timeout=PATIENCE)
     assert heard
     assert "secret" not in heard
+
+
+def test_a_slow_screen_misses_pictures() -> None:
+    """The next picture is shown only when the one before was taken in."""
+    directory = create("busy-20261121-000000-0000")
+    shown: SimpleQueue[Picture] = SimpleQueue()
+    courier = Courier([DirectorySource(directory)], lambda picture, _: shown.put(picture), pace=0.0)
+    courier.start()
+    with closing(courier):
+        assert shown.get(timeout=PATIENCE).events == 0
+        with closing(Watcher([DirectorySource(directory)])) as quick:
+            for number in range(500):
+                append(directory, ev.encode(ev.NodeStarted(2.0, f"n{number}", "h", 1, "/w", "3.11")) + "\n")
+            quick.until(lambda p, _: p.events == 500)
+        assert shown.empty()
+        courier.taken()
+        assert shown.get(timeout=PATIENCE).events > 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -36,6 +38,12 @@ from testbed_tui.views import Picture
 
 LINGER = 0.5
 """Seconds that the list of runs waits for more changes before it is read: a run that works changes all the time."""
+
+TURN = 0.0005
+"""Seconds after which the thread that folds events lets the screen have its turn; a key takes several."""
+
+RARELY = (20_000, 20, 50)
+"""Thresholds of the search for circles of objects, which would stop a large run's screen for a tenth of a second."""
 
 STAY, LEAVE, STOP = "Stay", "Leave it running", "Abort it"
 
@@ -99,6 +107,8 @@ class TestbedApp(App[None]):
 
     def on_mount(self) -> None:
         """Begin with the run, or with all runs where none was named."""
+        sys.setswitchinterval(TURN)
+        gc.set_threshold(*RARELY)
         self.switch_mode("run" if self.attachment is not None else "runs")
         self._read_runs()
         if self.attachment is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from testbed_tui.views import NodeView, Picture, Release
 
@@ -68,27 +69,14 @@ def critical_path(nodes: Sequence[NodeView], releases: Sequence[Release], now: f
     From the end of the node that was last, back in time: where a node had waited and another one let it go, the way
     goes over to that one at that moment; a wait that nobody is known to have ended belongs to the way itself.
     """
-    ends = [
-        (max(b.start if b.end is None and not now else b.end or now for b in n.bars), n.name) for n in nodes if n.bars
-    ]
-    if not ends:
+    begins = {n.name: n.began for n in nodes if n.began is not None}
+    if not begins:
         return ()
-    begins = {n.name: min(b.start for b in n.bars) for n in nodes if n.bars}
-    freed: dict[str, list[Release]] = {}
-    for release in releases:
-        if release.by in begins and release.by != release.waiter:
-            freed.setdefault(release.waiter, []).append(release)
-    for mine in freed.values():
-        mine.sort(key=lambda r: r.at)
-    at, node = max(ends)
+    at, node = max((max(n.began, now) if n.ended is None else n.ended, n.name) for n in nodes if n.began is not None)
     way: list[Stretch] = []
-    while True:
-        mine = freed.get(node, [])
-        while mine and mine[-1].at > at:
-            mine.pop()
-        if not mine:
-            way.append(Stretch(node, min(begins[node], at), at))
-            return tuple(reversed(way))
-        release = mine.pop()
-        way.append(Stretch(node, release.at, at))
-        at, node = release.at, release.by
+    for release in sorted(releases, key=attrgetter("at"), reverse=True):
+        if release.waiter == node and release.at <= at and release.by in begins and release.by != node:
+            way.append(Stretch(node, release.at, at))
+            at, node = release.at, release.by
+    way.append(Stretch(node, min(begins[node], at), at))
+    return tuple(reversed(way))

@@ -42,6 +42,7 @@ class Board:
         self._fold = Fold()
         self._bars: dict[str, list[Bar]] = {}
         self._open: dict[tuple[str, object], int] = {}
+        self._reach: dict[str, tuple[float, float, int]] = {}  # a lane's begin, its last end, how many bars are open
         self._waits: dict[tuple[str, int], ev.WaitStarted] = {}
         self._setters: dict[str, tuple[str, float]] = {}
         self._values: dict[str, Value] = {}
@@ -124,14 +125,20 @@ class Board:
 
     def _begin(self, node: str, key: object, bar: Bar) -> None:
         lane = self._bars.setdefault(node, [])
+        if (node, key) in self._open:  # a node that repeats itself
+            self._finish(node, key, bar.start, "")
         self._open[node, key] = len(lane)
         lane.append(bar)
+        first, last, count = self._reach.get(node, (bar.start, bar.start, 0))
+        self._reach[node] = min(first, bar.start), last, count + 1
 
     def _finish(self, node: str, key: object, at: float, verdict: str) -> None:
         number = self._open.pop((node, key), None)
         if number is not None:
             lane = self._bars[node]
-            lane[number] = replace(lane[number], end=max(at, lane[number].start), verdict=verdict)
+            lane[number] = bar = replace(lane[number], end=max(at, lane[number].start), verdict=verdict)
+            first, last, count = self._reach[node]
+            self._reach[node] = first, max(last, bar.end or last), count - 1
 
     def _close_lane(self, event: ev.NodeEnded | ev.NodeLost) -> None:
         """Whatever was open has no other end than the node's."""
@@ -292,6 +299,7 @@ class Board:
         return self._judgement
 
     def _view(self, node: NodeState) -> NodeView:
+        began, ended, count = self._reach.get(node.name, (None, None, 0))
         word = node.verdict or node.state
         if not node.verdict and node.failure is not None:
             word = ev.ERROR
@@ -303,6 +311,7 @@ class Board:
             doing=_doing(node), since=node.since,
             cells=_cells(node), waits=tuple(self._waiting(node, w) for w in node.waits.values()),
             steps=tuple(_step(s) for s in node.steps.values()), bars=tuple(self._bars.get(node.name, ())),
+            began=began, ended=None if count else ended,
             results=node.results, reason=harmless_line(node.reason or node.lost or node.results_reason),
         )  # fmt: skip
 

@@ -82,7 +82,10 @@ class StepView:
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """A node as a row: ``word`` is its state or verdict, ``cells`` a word for each target it has."""
+    """A node as a row: ``word`` is its state or verdict, ``cells`` a word for each target it has.
+
+    ``began`` and ``ended`` are those of all its bars; None before there was one, and while one is open.
+    """
 
     name: str
     index: int = -1
@@ -98,6 +101,8 @@ class NodeView:
     waits: tuple[Waiting, ...] = ()
     steps: tuple[StepView, ...] = ()
     bars: tuple[Bar, ...] = ()
+    began: float | None = None
+    ended: float | None = None
     results: str = ""
     reason: str = ""
 

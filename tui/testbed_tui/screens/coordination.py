@@ -65,23 +65,25 @@ class CoordinationView(View):
         ansible = NodeView("(ansible)", bars=picture.bursts)
         self.query_one(Gantt).show((ansible, *picture.nodes), path, picture.started_at, end)
         on_path = {(round(s.end, 6), s.node) for s in path}
-        rows = []
-        for number, release in enumerate(picture.releases):
-            if release.by == release.waiter or (self._node and self._node not in (release.waiter, release.by)):
-                continue
-            critical = release.by and (round(release.at, 6), release.by) in on_path
+        chosen, began = self._node, picture.started_at
+        keys = [
+            str(number)
+            for number, r in enumerate(picture.releases)
+            if r.by != r.waiter and (not chosen or chosen in (r.waiter, r.by))
+        ]
+
+        def make(key: str) -> tuple[Cell, ...]:
+            release = picture.releases[int(key)]
+            critical = bool(release.by) and (round(release.at, 6), release.by) in on_path
             style = "bold" if critical else ""
-            rows.append(
-                Row(
-                    str(number),
-                    (
-                        Cell(f"{release.at - picture.started_at:.2f}s", "dim"), Cell("*" if critical else "", "bold"),
-                        Cell(release.by or "nobody known", style), Cell(release.waiter, style), Cell(release.label),
-                        Cell(span(max(0.0, release.at - release.since)), "dim"),
-                    ),
-                )
+            return (
+                Cell(f"{release.at - began:.2f}s", "dim"), Cell("*" if critical else "", "bold"),
+                Cell(release.by or "nobody known", style), Cell(release.waiter, style), Cell(release.label),
+                Cell(span(max(0.0, release.at - release.since)), "dim"),
             )  # fmt: skip
-        self.query_one("#releases", Table).show(("at", "path", "who", "released", "that waited for", "waited"), rows)
+
+        heads = ("at", "path", "who", "released", "that waited for", "waited")
+        self.query_one("#releases", Table).show_lazily(heads, keys, make)
 
     def _show_waits(self, picture: Picture, now: float) -> None:
         rows = []

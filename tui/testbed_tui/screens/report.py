@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -10,6 +11,7 @@ from textual.widgets import Static, TabbedContent, TabPane
 
 from testbed import events as ev
 from testbed.report.harmless import harmless_line
+from testbed.report.state import RUNNING
 from testbed.report.text import span
 from testbed_tui.papers import cases_of, files_of
 from testbed_tui.screens.base import View
@@ -33,6 +35,8 @@ class ReportView(View):
         super().__init__()
         self._read: tuple[str, int] = ("", -1)
         self._begun = ""
+        self._over = False
+        self._results: dict[str, tuple[NodeView, dict[str, Result]]] = {}
 
     def body(self) -> ComposeResult:
         """Make the headline and the tables."""
@@ -49,21 +53,36 @@ class ReportView(View):
         """See `View`."""
         self.query_one("#headline", Static).update(_headline(picture))
         if self.query_one("#parts", TabbedContent).active == "results":
-            rows = [row for node in picture.nodes for row in _results(node, picture)]
-            heads = ("node", "target", "configuration", "verdict", "exit", "took", "reason")
-            self.query_one("#resulttable", Table).show(heads, rows)
-            self._begin_at_cause(picture, rows)
+            self._show_results(picture)
         else:
             self._show_papers(picture)
 
-    def _begin_at_cause(self, picture: Picture, rows: Sequence[Row]) -> None:
+    def _show_results(self, picture: Picture) -> None:
+        """A row for each result: looked through anew for nodes that have changed, made where they are seen."""
+        if picture.over != self._over:
+            self._over, self._results = picture.over, {}
+        nodes = {}
+        for node in picture.nodes:
+            known = self._results.get(node.name)
+            if known is None or known[0] is not node:
+                known = (node, _results(node, picture))
+            nodes[node.name] = known
+        self._results = nodes
+        keys = [key for _, found in nodes.values() for key in found]
+        heads = ("node", "target", "configuration", "verdict", "exit", "took", "reason")
+        self.query_one("#resulttable", Table).show_lazily(
+            heads, keys, lambda key: _cells(key, nodes[key.partition("/")[0]][1][key])
+        )
+        self._begin_at_cause(picture, keys)
+
+    def _begin_at_cause(self, picture: Picture, keys: Sequence[str]) -> None:
         """Put the cursor on the first cause, once for each run that is over."""
         cause = picture.first_cause
         if not picture.over or self._begun == picture.run or cause is None:
             return
         self._begun = picture.run
         place = f"{cause.node}/{cause.target}/{cause.configuration}/"
-        found = next((row.key for row in rows if row.key.startswith(place)), None)
+        found = next((key for key in keys if key.startswith(place)), None)
         if found is not None:
             self.query_one("#resulttable", Table).choose(found)
 
@@ -145,32 +164,39 @@ def _headline(picture: Picture) -> Text:
     return text
 
 
-def _results(node: NodeView, picture: Picture) -> list[Row]:
-    """A row for each target of the node: from the judgement once the run is over, before that from its steps."""
+class Result(NamedTuple):
+    """What a target, a step of it, or a node came to."""
+
+    verdict: str
+    code: int | None
+    took: float | None
+    reason: str
+
+
+def _results(node: NodeView, picture: Picture) -> dict[str, Result]:
+    """By ``node/target/configuration/step``: from the judgement once the run is over, before that from its steps."""
     judged = picture.judgement.nodes.get(node.name) if picture.judgement is not None and picture.over else None
-    rows = []
-    if judged is not None:
-        for t in judged.targets:
-            code = "" if t.exit_code is None else str(t.exit_code)
-            rows.append(_row(node.name, t.target, t.configuration, t.step, t.verdict, code, t.duration, t.reason))
-        if judged.verdict not in (ev.PASSED, ev.SKIPPED, *(t.verdict for t in judged.targets)):
-            rows.append(_row(node.name, "", "", "", judged.verdict, "", None, judged.reason))
-        return rows
-    for step in node.steps:
-        word = step.verdict or "running"
-        code = "" if step.exit_code is None else str(step.exit_code)
-        where = (step.key.target, step.key.configuration, step.key.step)
-        rows.append(_row(node.name, *where, word, code, step.duration if step.verdict else None, step.reason))
-    return rows
+    if judged is None:
+        return {
+            f"{node.name}/{s.key.target}/{s.key.configuration}/{s.key.step}": Result(
+                s.verdict or RUNNING, s.exit_code, s.duration if s.verdict else None, s.reason
+            )
+            for s in node.steps
+        }
+    found = {
+        f"{node.name}/{t.target}/{t.configuration}/{t.step}": Result(t.verdict, t.exit_code, t.duration, t.reason)
+        for t in judged.targets
+    }
+    if judged.verdict not in (ev.PASSED, ev.SKIPPED, *(t.verdict for t in judged.targets)):
+        found[f"{node.name}///"] = Result(judged.verdict, None, None, judged.reason)
+    return found
 
 
-def _row(
-    node: str, target: str, configuration: str, step: str, verdict: str, code: str, took: float | None, reason: str
-) -> Row:
-    return Row(
-        f"{node}/{target}/{configuration}/{step}",
-        (
-            Cell(node), Cell(target), Cell(configuration), Cell(f"{look(verdict).sign} {verdict}", style_of(verdict)),
-            Cell(code, "dim"), Cell(span(took) if took is not None else "", "dim"), Cell(harmless_line(reason)),
-        ),
+def _cells(key: str, result: Result) -> tuple[Cell, ...]:
+    node, target, configuration, _ = key.split("/")
+    sign, style = look(result.verdict).sign, style_of(result.verdict)
+    return (
+        Cell(node), Cell(target), Cell(configuration), Cell(f"{sign} {result.verdict}", style),
+        Cell("" if result.code is None else str(result.code), "dim"),
+        Cell(span(result.took) if result.took is not None else "", "dim"), Cell(harmless_line(result.reason)),
     )  # fmt: skip
