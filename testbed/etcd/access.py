@@ -125,11 +125,11 @@ def open_scope(client: Client, run: str) -> Credentials:
                 help=f"Clean it up with `testbed clean {run}`, or choose another name for this run.",
             )
         _drop(client, "role", name)  # of an earlier attempt that got no further
-        client.call("/v3/auth/role/add", {"name": name})
+        _make(client, "role", {"name": name})
         start, end = keys.span
         permission = {"permType": "READWRITE", "key": _encode(start), "range_end": _encode(end)}
         client.call("/v3/auth/role/grant", {"name": name, "perm": permission})
-        client.call("/v3/auth/user/add", {"name": name, "password": password})
+        _make(client, "user", {"name": name, "password": password})
         client.call("/v3/auth/user/grant", {"user": name, "role": name})
     return Credentials(name, password)
 
@@ -142,7 +142,7 @@ def admit(client: Client, run: str, nodes: Sequence[str]) -> dict[str, Credentia
 
     def make(node: str) -> Credentials:
         credentials = Credentials(_name(run, node), secrets.token_urlsafe(24))
-        client.call("/v3/auth/user/add", {"name": credentials.user, "password": credentials.password})
+        _make(client, "user", {"name": credentials.user, "password": credentials.password})
         client.call("/v3/auth/user/grant", {"user": credentials.user, "role": _name(run)})
         return credentials
 
@@ -237,6 +237,20 @@ def _place(client: Client) -> str:
 def _drop_keys(client: Client, run: str) -> None:
     start, end = RunKeys(run).span
     client.call("/v3/kv/deleterange", {"key": _encode(start), "range_end": _encode(end)})
+
+
+def _make(client: Client, what: str, body: Mapping[str, str]) -> None:
+    """Make a user or a role that there was not; one that is there was made by a first request whose answer was lost.
+
+    Of a user its password shows whether that is so.
+    """
+    try:
+        client.call(f"/v3/auth/{what}/add", body)
+    except Refused as error:
+        if "already exists" not in str(error):
+            raise
+        if what == "user":
+            client.call("/v3/auth/authenticate", body)
 
 
 def _drop(client: Client, what: str, name: str) -> None:

@@ -23,6 +23,7 @@ from testbed.coord.wire import Client
 from testbed.errors import LabError, UsageError
 from testbed.etcd.access import (
     Credentials,
+    admit,
     close_scope,
     connect,
     external_cluster,
@@ -34,6 +35,8 @@ from testbed.etcd.addresses import free_port
 from testbed.etcd.binary import find
 from testbed.etcd.certificates import Authority
 from testbed.etcd.server import EmbeddedServer
+from tests.coord.etcd_process import DISTRO, EtcdProcess, find_binary, post
+from tests.coord.lossy import Relay
 
 
 @pytest.fixture
@@ -95,6 +98,42 @@ def test_a_run_of_the_same_name_is_not_taken_over(root: Client) -> None:
     with pytest.raises(LabError, match="already") as caught:
         open_scope(root, "run-1")
     assert "testbed clean run-1" in caught.value.help
+
+
+@pytest.mark.parametrize("path", ["role/add", "role/grant", "user/add", "user/grant"])
+def test_a_lost_answer_is_no_obstacle(path: str) -> None:
+    """A scope is opened, and its nodes are let in, also where the answer to one of the requests for it was lost."""
+    server = EtcdProcess(find_binary(DISTRO)).start()
+    relay = Relay(server.port)
+    try:
+        for step, body in (
+            ("user/add", {"name": "root", "password": "secret"}),
+            ("role/add", {"name": "root"}),
+            ("user/grant", {"user": "root", "role": "root"}),
+            ("enable", {}),
+        ):
+            post(server, f"/v3/auth/{step}", body)
+        with contextlib.closing(Client([relay.url], "root", "secret")) as client:
+            relay.lose(f"/v3/auth/{path}".encode())
+            made = [open_scope(client, "run-1")]
+            assert relay.lost.is_set()
+            relay.lose(b"/v3/auth/user/add")
+            made += admit(client, "run-1", ["a"]).values()
+            assert relay.lost.is_set()
+        for one in made:
+            with contextlib.closing(Client([server.url], one.user, one.password)) as client:
+                client.call("/v3/kv/put", {"key": encode("/testbed/runs/run-1/kv/a"), "value": ""})
+    finally:
+        relay.close()
+        server.close()
+
+
+def test_a_foreign_user_of_the_same_name_is_not_taken_over(root: Client) -> None:
+    """A user of a node's name that somebody else made is not taken for one's own."""
+    open_scope(root, "run-1")
+    root.call("/v3/auth/user/add", {"name": "testbed-run-1.a", "password": "theirs"})
+    with pytest.raises(LabError, match="authentication failed"):
+        admit(root, "run-1", ["a"])
 
 
 def test_an_attempt_that_got_no_further_is_no_obstacle(root: Client) -> None:
