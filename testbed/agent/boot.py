@@ -66,7 +66,7 @@ def read_agent(header, stream):
     return agent
 
 
-def make_folders(path, made):
+def make_folders(path, made, tries=100):
     """Make ``path`` private and what is above it; the folders made are added to ``made``, the topmost first."""
     missing, above = [], path
     while not os.path.lexists(above):
@@ -76,8 +76,9 @@ def make_folders(path, made):
         try:
             os.mkdir(folder, 0o700)
         except OSError as error:
-            if error.errno == errno.ENOENT and not os.path.lexists(os.path.dirname(folder)):
-                make_folders(path, made)  # the last node of another run has just removed what is above
+            # the last node of another run may be removing what is above; while it does, that may still be seen
+            if error.errno == errno.ENOENT and tries and not os.path.islink(os.path.dirname(folder)):
+                make_folders(path, made, tries - 1)
                 return
             if error.errno != errno.EEXIST:  # another node on this machine may make the same parent
                 raise
