@@ -66,8 +66,18 @@ def read_agent(header, stream):
     return agent
 
 
-def make_folders(path, made, tries=100):
+def make_folders(path, made):
     """Make ``path`` private and what is above it; the folders made are added to ``made``, the topmost first."""
+    for left in range(9999, -1, -1):  # the last node of another run may be removing what is above
+        try:
+            _make_missing(path, made)
+            return
+        except OSError as error:
+            if error.errno != errno.ENOENT or not left:
+                raise
+
+
+def _make_missing(path, made):
     missing, above = [], path
     while not os.path.lexists(above):
         missing.append(above)
@@ -76,10 +86,6 @@ def make_folders(path, made, tries=100):
         try:
             os.mkdir(folder, 0o700)
         except OSError as error:
-            # the last node of another run may be removing what is above; while it does, that may still be seen
-            if error.errno == errno.ENOENT and tries and not os.path.islink(os.path.dirname(folder)):
-                make_folders(path, made, tries - 1)
-                return
             if error.errno != errno.EEXIST:  # another node on this machine may make the same parent
                 raise
         else:
