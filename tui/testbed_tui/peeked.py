@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 from testbed.agent.plan import Access
-from testbed.coord.chunks import ERR, OUT, RUNNING, Begun, Ended, Note, Output, Position
+from testbed.coord.chunks import ERR, LEAST_WINDOW, OUT, RUNNING, WINDOW, Begun, Ended, Note, Output, Position
 from testbed.coord.gateway import connect
 from testbed.coord.peeking import Gone, Peek, Seen, Wanted
 from testbed.coord.store import Denied, Store, StoreError
@@ -20,6 +20,9 @@ LAST = 2000
 """How many lines of the step that runs already are shown at first; of several nodes their share, `LEAST` at least."""
 
 LEAST = 50
+
+IN_ETCD = 8 * 1024 * 1024
+"""Bytes that all nodes together may have written for a listener that it has not read yet."""
 
 PATIENCE = 10.0
 """Seconds that etcd may be away before a listener says so, and begins again where it was."""
@@ -85,7 +88,10 @@ class _Listener:
             if self._ended.is_set():
                 return None
             store = connect(self._access, PATIENCE)
-            wanted = Wanted(tuple(self._left), self._step, lines=self._lines, positions=dict(self._positions))
+            window = min(WINDOW, max(LEAST_WINDOW, IN_ETCD // max(1, len(self._left))))
+            wanted = Wanted(
+                tuple(self._left), self._step, lines=self._lines, positions=dict(self._positions), window=window
+            )
             peek = Peek(store, self._run, wanted)
             self._at = peek, store
         try:
