@@ -53,7 +53,8 @@ def _flag_raised(e: ev.FlagRaised) -> str:
 
 def _wait_started(e: ev.WaitStarted) -> str:
     bound = f", for {span(e.timeout)} at most" if e.timeout is not None else ""
-    return f"waits: {e.what} {' '.join(e.names)}{bound}"
+    names = [name for name in e.names if name != e.what]  # what waits for finalise has no name of its own
+    return f"waits: {' '.join([e.what, *names])}{bound}"
 
 
 def _processes(e: ev.ProcessesStopped) -> str:
