@@ -17,7 +17,7 @@ from testbed.coord.explain import listed, read_gone
 from testbed.coord.keys import end_of
 from testbed.coord.punctual import TooLate, in_time
 from testbed.coord.store import Change, Delete, Entry, Operation, Put, Span, Store, StoreError, Unchanged
-from testbed.coord.waiting import Awaited, Bound, Broken, Cancel, Cancelled, Standing, Waiting, WaitTimeout
+from testbed.coord.waiting import MET, Awaited, Bound, Broken, Cancel, Cancelled, Standing, Waiting, WaitTimeout
 
 WITHDRAW_PATIENCE = 2.0
 """Seconds that giving up may take; then it goes on in the background."""
@@ -79,8 +79,9 @@ class Barrier:
         generation = bound.ask(self._arrive, self._withdraw)
         try:
             if bound.ask(lambda: self._try_open(generation)):
-                return generation
-            self._await_open(generation, bound, cancelled)
+                self._tell_passing(generation, timeout)
+            else:
+                self._await_open(generation, bound, cancelled)
         except (WaitTimeout, Cancelled, Broken, Mismatch) as error:
             if self._give_up(generation, error):
                 return generation
@@ -155,13 +156,23 @@ class Barrier:
             missing = self._meeting.missing([*now.arrivals, self._member], self._excused())
             return Standing([*arrived, self._member], None if self._meeting.count else missing)
 
-        details = {
-            "generation": generation,
-            "participants": None if self._meeting.count or self._meeting.all_nodes else list(self._meeting.members),
-            "count": self._meeting.count or None,
-        }
+        details = self._details(generation)
         awaited = Awaited("barrier", [self._name], f"the barrier {self._name!r}", NOT_OPEN, details)
         self._waiting.wait(awaited, [opened, gone], look, bound.timeout, cancelled, standing, bound.began)
+
+    def _tell_passing(self, generation: int, timeout: Optional[float]) -> None:
+        """Tell a wait of no length: that this one came last, and let the others go, is else in no record of the run."""
+        board = self._waiting.board
+        board.end(board.begin("barrier", [self._name], timeout, self._details(generation)), MET)
+
+    def _details(self, generation: int) -> Dict[str, object]:
+        """What an observer must know of a wait for it."""
+        some = not self._meeting.count and not self._meeting.all_nodes
+        return {
+            "generation": generation,
+            "participants": list(self._meeting.members) if some else None,
+            "count": self._meeting.count or None,
+        }
 
     def _try_open(self, generation: int) -> bool:
         """Open the generation if all are there; whether it is open. Raises Broken and Mismatch."""

@@ -93,6 +93,18 @@ def test_a_barrier_tells_who_is_missing() -> None:
     assert (second.generation, second.arrived) == (1, ("a",))
 
 
+def test_who_came_last_to_a_barrier_let_the_others_go() -> None:
+    """The last to come waits for nobody and releases the others, also where their ends are heard before it."""
+    board = board_of(*(node(n, i) for i, n in enumerate("abc")))
+    board.add(ev.WaitStarted(2.0, "a", 0, "barrier", ["gate"], None))
+    board.add(ev.WaitStarted(2.5, "b", 0, "barrier", ["gate"], None))
+    board.add(ev.WaitEnded(3.0, "b", 0, "met", 0.5))
+    board.add(ev.WaitStarted(2.9, "c", 0, "barrier", ["gate"], None))
+    board.add(ev.WaitEnded(2.9, "c", 0, "met", 0.0))
+    board.add(ev.WaitEnded(3.0, "a", 0, "met", 1.0))
+    assert [(r.waiter, r.by) for r in board.picture().releases] == [("b", "c"), ("a", "c")]
+
+
 def test_a_barrier_of_few_misses_those_few_only() -> None:
     """Who is to meet is read from what a blocked node wrote; who gives up has not arrived."""
     board = board_of(*(node(n, i) for i, n in enumerate("abc")))

@@ -52,6 +52,8 @@ class Board:
         self._meetings: dict[str, tuple[str, ...] | int] = {}  # who meets at a barrier, where not all nodes do
         self._releases: list[Release] = []
         self._unknown: dict[str, list[int]] = {}  # releases by a key whose setter has not spoken yet
+        self._passed: dict[tuple[str, int], list[int]] = {}  # releases by each use of a barrier
+        self._by_itself: set[int] = set()  # those of who came last to a barrier: it waited for nobody
         self._dirty: set[str] = set()
         self._views: dict[str, NodeView] = {}
         self._machines: dict[str, str] = {}
@@ -116,7 +118,8 @@ class Board:
             nodes=nodes, targets=tuple(t for t in ev.STAGES if t in present),
             steps_done=self._done, steps_planned=self._planned,
             flags=dict(state.flags), judgement=self._judge(), values=dict(self._values), barriers=self._barriers(nodes),
-            releases=tuple(self._releases), bursts=tuple(_burst(b) for b in state.bursts.values()),
+            releases=tuple(r for n, r in enumerate(self._releases) if n not in self._by_itself),
+            bursts=tuple(_burst(b) for b in state.bursts.values()),
             notices=tuple(harmless_line(n.message) for n in state.notices[-5:] if n.level == "warning"),
             machine_errors=dict(self._machines), events=state.events,
         )  # fmt: skip
@@ -156,6 +159,9 @@ class Board:
             visit = self._visits.get((event.names[0], event.node), -1) + 1
             self._visits[event.names[0], event.node] = visit
             self._arrivals.setdefault((event.names[0], visit), {}).setdefault(event.node, True)
+            for number in self._passed.get((event.names[0], visit), ()):  # who was let go spoke before who came last
+                self._releases[number] = replace(self._releases[number], by=event.node)
+                self._by_itself.discard(number)
 
     def _wait_ended(self, event: ev.WaitEnded) -> None:
         self._finish(event.node, event.wait, event.at, event.outcome)
@@ -171,6 +177,11 @@ class Board:
             self._releases.append(Release(event.node, harmless_line(by, 63), f"{label} (abort)", event.at, wait.at))
             return
         by = self._releaser(wait)
+        if wait.what == "barrier" and wait.names:
+            visit = self._visits.get((wait.names[0], wait.node), 0)
+            self._passed.setdefault((wait.names[0], visit), []).append(len(self._releases))
+            if by == event.node:
+                self._by_itself.add(len(self._releases))
         if not by and wait.what == "get":
             for name in wait.names:
                 self._unknown.setdefault(name, []).append(len(self._releases))
@@ -183,8 +194,7 @@ class Board:
             return flag.by if flag is not None else ""
         if wait.what == "barrier" and wait.names:
             visit = self._visits.get((wait.names[0], wait.node), 0)
-            last = next(reversed(self._arrivals.get((wait.names[0], visit), {})), "")
-            return last if last != wait.node else ""  # who came after it did not wait, and only the keys tell
+            return next(reversed(self._arrivals.get((wait.names[0], visit), {})), "")
         setters = [self._setters[n] for n in wait.names if n in self._setters]
         if setters:
             return max(setters, key=lambda s: s[1])[0]
