@@ -155,7 +155,7 @@ class Lifecycle:
             "exit_code": outcome.exit_code,
             "reason": outcome.reason,
         }
-        self._raise_flag(ABORT, f"{self._plan.node}: {where} did not pass: {outcome.reason}", cause)
+        self._raise_flag(ABORT, f"{where} did not pass: {outcome.reason}", cause)
 
     def _await_finalise(self) -> None:
         """Stay until the run finalises; tell it to where that is this node's part."""

@@ -90,7 +90,7 @@ class Loop:
             plan, store, self._conductor, self._abort, lambda error: self.inbox.put(EtcdLost(str(error)))
         )
         self._alarms = Alarms()
-        self._parcels: dict[str, bytes] = {}
+        self._parcels: dict[str, bytes | None] = {}  # None: was taken in
         self.etcd_lost = False
         self._rescue: threading.Event | None = None
 
@@ -163,7 +163,7 @@ class Loop:
             case watching.Vanished(node):
                 self._on_vanished(node)
             case watching.Delivered(node, archive):
-                self._parcels[node] = archive
+                self._parcels.setdefault(node, archive)
                 self._take_in(node)
             case watching.Left(node):
                 self._conductor.left(node)
@@ -191,11 +191,30 @@ class Loop:
 
     def _take_in(self, node: str) -> None:
         """Unpack results that came through etcd, once their node has told its end, and let its agent go."""
-        if self._conductor.phase(node) != ENDED or node not in self._parcels:
+        archive = self._parcels.get(node)
+        if self._conductor.phase(node) != ENDED or archive is None:
             return
-        if self._phases.deliver(node, self._parcels.pop(node)):
+        self._parcels[node] = None
+        if self._phases.deliver(node, archive):
             self._conductor.leaving(node)
             self._tell(self._keys.home(node), b"")
+
+    def _look_for_results(self) -> None:
+        """Take in what is in etcd already of nodes that have ended: they send it first, but over another watch.
+
+        Where very many end at once etcd may be seconds late with one of the two, and Ansible would fetch for nothing.
+        """
+        for node in self._conductor.in_phase(ENDED):
+            if self.etcd_lost or node in self._parcels:
+                continue
+            try:
+                found = self._store.range(self._keys.results(node)).entries
+            except StoreError as error:
+                self.inbox.put(EtcdLost(str(error)))
+                return
+            if found:
+                self._parcels[node] = found[0].value
+                self._take_in(node)
 
     def _on_flag(self, flag: watching.Flagged) -> None:
         self._journal.say(events.FlagRaised, flag=flag.flag, by=flag.by, why=flag.why, cause=flag.cause)
@@ -332,6 +351,7 @@ class Loop:
         """An alarm's moment has come."""
         if self._alarms.work is not None and now >= self._alarms.work:
             self._alarms.work = None
+            self._look_for_results()
             for work in self._conductor.work_due():
                 match work:
                     case Serve(wishes):

@@ -47,11 +47,13 @@ def broken(lab: practice.Lab, host: str, script: str, undo: str) -> Iterator[Non
         on_host(lab, host, undo)
 
 
-def run_pair(bench: Bench, lab: practice.Lab, variables: Mapping[str, Any], *arguments: str) -> Done:
+def run_pair(
+    bench: Bench, lab: practice.Lab, variables: Mapping[str, Any], *arguments: str, spec: str = STEADY
+) -> Done:
     """The run of a good and a bad node; ``variables`` are the bad machine's."""
     good, bad = (h.name for h in lab.hosts[:2])
     inventory = bench.inventory(lab, {good: {}, bad: variables})
-    return bench.run(bench.spec(STEADY), "-i", inventory, *arguments)
+    return bench.run(bench.spec(spec), "-i", inventory, *arguments)
 
 
 def check(done: Done, lab: practice.Lab, cause: str, words: tuple[str, ...], bad: str = "") -> events.MachineFailed:
@@ -156,7 +158,7 @@ def test_firewall_before_etcd(bench: Bench, lab: practice.Lab, how: str) -> None
     """A machine that SSH reaches but that does not reach etcd: the address it tried, and what to open or to set."""
     firewall = FIREWALL.format(controller=lab.controller, how=how)
     with broken(lab, lab.hosts[1].name, firewall, NO_FIREWALL):
-        done = run_pair(bench, lab, {})
+        done = run_pair(bench, lab, {}, spec=f"outage: 4s\n{STEADY}")  # for so long it is looked for
     failure = check(done, lab, "etcd", (lab.controller, "firewall", "--etcd-advertise"))
     assert "etcd" in failure.reason
     assert left_on(lab) == {}
