@@ -175,7 +175,7 @@ def test_folders_that_others_remove_meanwhile(tmp_path: Path) -> None:
     leaving = threading.Thread(target=leave)
     leaving.start()
     try:
-        for n in range(300):
+        for n in range(60):
             workspace = tmp_path / "lab" / f"run-{n}" / "n0"
             made: list[str] = []
             boot.make_folders(str(workspace), made)
