@@ -13,15 +13,15 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 
 from testbed.agent import archive
 from testbed.run import remote
 
-if remote.GATE in os.environ:
-    with Path(os.environ[remote.GATE]).open("rb") as gate:
-        gate.read(1)  # what is sent is only now being written
+# What is sent may only now be being written.
+if remote.GATE in os.environ and not remote.pass_gate(os.environ[remote.GATE]):
+    raise AnsibleError("testbed has gone; nothing is started")
 archive.build()  # once in Ansible's main process, which loads this file before it forks a worker for every host
 # Nothing that this process has so far is looked at by a worker's garbage collector, which would copy all its pages.
 gc.collect()

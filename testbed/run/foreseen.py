@@ -18,12 +18,13 @@ Do = Callable[[Burst, Callable[[TaskResult], None], Callable[[], bool], Mapping[
 class Foreseen:
     """The burst under way on a thread of its own; what it tells is kept until `go_on`.
 
-    ``gate`` is a named pipe: Ansible goes no further than to reading from it.
+    ``gate`` is a named pipe: Ansible goes no further than to reading from it, and ends when this process has gone.
     """
 
     def __init__(self, burst: Burst, gate: Path, do: Do) -> None:
         self.burst = burst
         self._gate = gate
+        self._pipe = os.open(gate, os.O_RDWR)  # does not wait for the reader; what is written stays while it is open
         self._do = do
         self._told: queue.SimpleQueue[TaskResult | BurstOutcome | Exception] = queue.SimpleQueue()
         self._cancelled = threading.Event()
@@ -33,9 +34,8 @@ class Foreseen:
     def go_on(self, on_result: Callable[[TaskResult], None], cancelled: threading.Event) -> BurstOutcome:
         """Open the gate and see the burst through, as `testbed.run.executor.Executor.run` does."""
         self._cancelled = cancelled
-        gate = os.open(self._gate, os.O_RDWR)  # does not wait for the reader; what is written stays while it is open
         try:
-            os.write(gate, b"go")
+            os.write(self._pipe, b"go")
             while True:
                 told = self._told.get()
                 if isinstance(told, BurstOutcome):
@@ -44,7 +44,6 @@ class Foreseen:
                     raise told
                 on_result(told)
         finally:
-            os.close(gate)
             self._end()
 
     def give_up(self) -> None:
@@ -54,6 +53,7 @@ class Foreseen:
 
     def _end(self) -> None:
         self._thread.join()
+        os.close(self._pipe)
         self._gate.unlink()
 
     def _play(self) -> None:

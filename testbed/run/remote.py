@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import shlex
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,24 @@ not stopped with Ansible."""
 
 GATE = "TESTBED_GATE"
 """The environment variable that names the pipe from which a START reads before it starts anything; often not set."""
+
+
+def pass_gate(gate: str) -> bool:
+    """Wait until the controller writes into the named pipe ``gate``; False where it holds that open no more.
+
+    Opening does not wait: of a controller that was killed before, nobody would ever come. Nor is an end of file that
+    came before the opening told by `select` (Linux, fifo(7)): so it is read first.
+    """
+    pipe = os.open(gate, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        try:
+            return bool(os.read(pipe, 1))
+        except BlockingIOError:
+            select.select([pipe], [], [])
+            return bool(os.read(pipe, 1))
+    finally:
+        os.close(pipe)
+
 
 INTERPRETERS = (
     "python3",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import select
@@ -94,7 +95,7 @@ REPORTS = """
 deployment: reports
 timeout: 3m
 configurations:
-  c: {test: 'testbed wait finalise', publish: 'head -c 300000 /dev/urandom > "$TESTBED_REPORTS/large"'}
+  c: {test: 'head -c 300000 /dev/urandom > "$TESTBED_REPORTS/large"; testbed wait finalise'}
 nodes:
   a: {configurations: [c]}
 finalise: explicit
@@ -107,17 +108,19 @@ def test_interruption_while_reports_are_written(start: Callable[..., Any], tmp_p
     spec.write_text(REPORTS)
     run = start(spec)
     run.await_line("a  waits: wait finalise")
-    slow = run.path / f".reports.tar.gz.{run.process.pid}"  # what the archive is written as: a pipe takes 64 KiB
+    slow = run.path / f".reports.tar.gz.{run.process.pid}"  # what the archive is written as
     os.mkfifo(slow)
     assert run.testbed("finalise", run.name).returncode == 0
     with slow.open("rb") as pipe:
         run.process.send_signal(signal.SIGTERM)
+        assert fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) < 300000  # the writer waits for who reads
         archive = pipe.read()
     code, out = run.end()
     assert (code, "PASSED" in out) == (0, True), run.lines
     assert run.report()["verdict"] == "passed"
     with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
         assert f"{run.name}/report.json" in packed.getnames()
+        assert packed.getmember(f"{run.name}/nodes/a/reports/large").size == 300000
 
 
 def test_killed_controller(start: Callable[..., Any]) -> None:

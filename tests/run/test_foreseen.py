@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
+import shutil
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -11,9 +14,10 @@ import pytest
 
 from testbed.agent import process
 from testbed.events import START
+from testbed.resources import playbooks
 from testbed.run.bursts import AnsibleBursts
 from testbed.run.executor import FAILED, Burst, TaskResult
-from testbed.run.remote import BURST, GATE
+from testbed.run.remote import BURST, GATE, pass_gate
 
 PLAYBOOK = f"""
 - hosts: all
@@ -82,6 +86,41 @@ def test_never_asked_for(bursts: AnsibleBursts, tmp_path: Path) -> None:
     bursts.close()
     assert left(tmp_path) == []
     assert not (tmp_path / "gate").exists()
+
+
+AHEAD = """
+import sys
+from pathlib import Path
+from testbed.run.bursts import AnsibleBursts
+from testbed.run.executor import Burst
+here = Path(sys.argv[1])
+AnsibleBursts(here, here / "inventory.json", here / "logs", here, {}, 1).foresee(Burst(1, "start", ("n-0",)))
+"""
+
+
+def test_killed_before_it_asked(bursts: AnsibleBursts, tmp_path: Path) -> None:  # noqa: ARG001  its inventory
+    """Where the controller is killed meanwhile, what waits at the gate of the shipped START ends too."""
+    shutil.copytree(playbooks(), tmp_path, dirs_exist_ok=True)
+    os.mkfifo(tmp_path / "near")
+    (tmp_path / "testbed-start.yml").write_text(
+        "- hosts: all\n  gather_facts: false\n  tasks:\n"
+        f"    - ansible.builtin.shell: echo > {tmp_path}/near\n    - testbed_start:\n"
+    )
+    controller = subprocess.Popen([sys.executable, "-c", AHEAD, str(tmp_path)])
+    (tmp_path / "near").read_bytes()
+    waiting = [(p, os.pidfd_open(p.pid)) for p in left(tmp_path)]
+    assert any("ansible" in p.command for p, _ in waiting)
+    controller.kill()
+    controller.wait()
+    for found, handle in waiting:
+        assert select.select([handle], [], [], 60)[0], found
+        os.close(handle)
+
+
+def test_gate_that_nobody_holds(tmp_path: Path) -> None:
+    """Who comes to the gate after its controller's end does not wait there."""
+    os.mkfifo(tmp_path / "gate")
+    assert not pass_gate(str(tmp_path / "gate"))
 
 
 def test_ansible_that_fails_ahead(bursts: AnsibleBursts, tmp_path: Path) -> None:
