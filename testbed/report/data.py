@@ -15,8 +15,9 @@ Unix seconds (null where unknown), durations seconds::
      "notices": [{"level", "node", "message"}]}
 
 A CAUSE is ``{"kind", "verdict", "node", "machine", "configuration", "target", "step", "exit_code", "reason",
-"advice", "lines", "at"}``. While the run goes on (``ended`` false), ``verdict`` is null, and a node's is null until
-its end.
+"advice", "lines", "at"}``; those in ``induced`` came of the first cause, those in ``further`` are faults of their own,
+such as a second machine that nobody can log in to. While the run goes on (``ended`` false), ``verdict`` is null, and
+a node's is null until its end.
 """
 
 from __future__ import annotations

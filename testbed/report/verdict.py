@@ -53,7 +53,7 @@ class NodeJudgement:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A run's verdict; ``induced`` came of the abort, ``further`` stands on its own beside the first cause."""
+    """A run's verdict; ``induced`` came of the first cause, ``further`` stands on its own beside it."""
 
     verdict: str
     exit_code: int
@@ -75,24 +75,36 @@ def judge(state: RunState) -> Judgement:
     else:
         first = causes[0] if causes else _silence(state, nodes)
     rest = [c for c in causes if first is None or not _same(c, first)]
-    bound = abort.order if abort is not None else state.events
-    induced = tuple(c for c in rest if c.order > bound)
-    further = tuple(c for c in rest if c.order <= bound)
     if first is None:
-        return Judgement(ev.PASSED, 0, None, induced, further, nodes)
+        return Judgement(ev.PASSED, 0, None, (), tuple(rest), nodes)
+    bound = state.events
+    if abort is not None:
+        bound = abort.order
+    elif first.kind == "machine":  # etcd is gone: nobody could be told to abort, yet all are ended
+        bound = first.order
+    induced = tuple(c for c in rest if c.order > bound and not _of_its_own(c, first))
+    further = tuple(c for c in rest if c not in induced)
     exit_code = BUG if first.kind == "bug" else EXIT_CODES[first.verdict]
     return Judgement(first.verdict, exit_code, first, induced, further, nodes)
+
+
+def _of_its_own(cause: Cause, first: Cause) -> bool:
+    """Whether it is a machine's trouble, which comes of no abort: not that of the first cause's own node."""
+    if cause.kind == "results" and first.verdict == ev.CANCELLED:
+        return False  # who interrupts a run twice does not wait for results
+    return cause.kind in ("machine", "lost", "results") and not (first.node and cause.node == first.node)
 
 
 def _standing(state: RunState) -> list[Cause]:
     """The causes that still hold, none told twice: in stream order, but trouble with collecting hides nothing."""
     told: set[str] = {c.node for c in state.causes if c.kind in ("step", "machine")}
+    never = {n.name for n in state.nodes.values() if n.failure is not None and n.started_at is None}
     standing = [
         _sound(c)
         for c in state.causes
         if not (
             (c.kind == "lost" and not state.nodes[c.node].lost)
-            or (c.kind == "results" and state.nodes[c.node].results == COLLECTED)
+            or (c.kind == "results" and (c.node in never or state.nodes[c.node].results == COLLECTED))
             or (c.kind == "node" and c.node in told)
         )
     ]

@@ -169,6 +169,7 @@ def test_etcd_gone_for_good(start: Callable[..., Any], tmp_path: Path) -> None:
     code, out = run.end()
     assert code == 3, (run.lines, out)
     assert run.report()["first_cause"]["machine"] == "etcd"
+    assert (run.report()["further"], {c["node"] for c in run.report()["induced"]}) == ([], {"a", "b"})
     assert "it was ended by SIGKILL" in out
     assert {n["name"]: n["results"] for n in run.report()["nodes"]} == {"a": "collected", "b": "collected"}
     finalised(run, "a", "b")
