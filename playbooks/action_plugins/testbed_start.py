@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 import shlex
 from pathlib import Path
@@ -19,6 +20,17 @@ from ansible.plugins.action import ActionBase
 from testbed.agent import archive
 from testbed.run import remote
 
+
+def _beside(name: str) -> Any:
+    """The module ``name`` of this very folder, which is on nobody's path."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+threads = _beside("testbed_threads")
+threads.install()
 # What is sent may only now be being written.
 if remote.GATE in os.environ and not remote.pass_gate(os.environ[remote.GATE]):
     raise AnsibleError("testbed has gone; nothing is started")
@@ -44,7 +56,8 @@ class ActionModule(ActionBase):
         payload = archive.payload(*remote.read_start(private, node))
         interpreter = str(self._templar.template(task_vars.get("ansible_python_interpreter") or ""))
         command = remote.python_command(f"-c {shlex.quote(archive.BOOTSTRAP)} testbed-agent {node}", interpreter)
-        done = self._low_level_execute_command(command, in_data=payload)
+        with threads.waiting():
+            done = self._low_level_execute_command(command, in_data=payload)
         found = remote.parse_answer(done.get("stdout", ""))
         if found is None:
             words = (done.get("stderr") or done.get("stdout") or "no output").strip()

@@ -52,6 +52,9 @@ _OUTCOMES = {
 _CANCEL_CHECK = 1.0
 """Seconds between ansible-runner's looks at its cancel callback."""
 
+_THREADS = 4
+"""How many of the threads that a START has instead of forks are kept busy by what one fork would cost."""
+
 _TAIL = 4000
 """Characters of Ansible's output kept in memory for messages."""
 
@@ -165,7 +168,7 @@ class AnsibleBursts:
                 inventory=str(self._inventory),
                 extravars={"testbed_batch": list(burst.nodes), "testbed_steps": dict(burst.steps)},
                 envvars=dict(environment),
-                forks=min(len(burst.nodes), self._forks),
+                forks=min(len(burst.nodes), self._forks * (_THREADS if burst.phase == START else 1)),
                 settings={"pexpect_timeout": _CANCEL_CHECK, "suppress_ansible_output": True},
                 event_handler=on_event,
                 cancel_callback=cancelled,
