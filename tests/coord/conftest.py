@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from testbed.coord.gateway import GatewayStore
 from testbed.coord.memory import MemoryStore
+from testbed.coord.scope import Scope
 from testbed.coord.store import Store
 from tests.coord.etcd_process import DEBIAN, DISTRO, EtcdProcess, client_of, start_server
+from tests.coord.member import PEERS, Member
 
 _count = itertools.count()
 
@@ -38,7 +41,8 @@ class Backend:
             store.close()
 
 
-BACKENDS = ["memory", *(f"{v}-{kind}" for v in (DISTRO, DEBIAN) for kind in ("plain", "secure"))]
+SERVERS = [f"{v}-{kind}" for v in (DISTRO, DEBIAN) for kind in ("plain", "secure")]
+BACKENDS = ["memory", *SERVERS]
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +59,15 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Etcd
     yield started
     for server in started.values():
         server.close()
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EtcdProcess]:
+    """A server of one's own, that may be hurt."""
+    version, _, kind = request.param.partition("-")
+    server = start_server(version, kind == "secure", tmp_path)
+    yield server
+    server.close()
 
 
 @pytest.fixture(params=BACKENDS)
@@ -74,3 +87,21 @@ def backend(request: pytest.FixtureRequest, servers: dict[str, EtcdProcess]) -> 
         backend = Backend(request.param, lambda: GatewayStore(client_of(server)), compact)
     yield backend
     backend.close()
+
+
+@pytest.fixture
+def members(monkeypatch: pytest.MonkeyPatch, backend: Backend) -> Iterator[list[Member]]:
+    """Three nodes; the run's keys lie where the backend's user may write."""
+    monkeypatch.setattr("testbed.coord.keys.ROOT", backend.prefix)
+    made = [Member(backend.store(), peer.name) for peer in PEERS]
+    yield made
+    for member in made:
+        member.scope.close()
+
+
+@pytest.fixture
+def controller(members: list[Member], backend: Backend) -> Iterator[Scope]:  # noqa: ARG001  in their run
+    """A member that is no node."""
+    scope = Scope(backend.store(), "r1", "ann@desk", nodes=PEERS)
+    yield scope
+    scope.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,22 +11,13 @@ from testbed.coord.bulk import LARGE
 from testbed.coord.gateway import GatewayStore
 from testbed.coord.store import Denied, LeaseExpired, Put, StoreError, Unavailable
 from testbed.coord.wire import Client
-from tests.coord.etcd_process import DEBIAN, DISTRO, EtcdProcess, start_server
+from tests.coord.etcd_process import EtcdProcess
 from tests.coord.forwarder import Forwarder
 
 KEY = "/t/large"
 SIZES = (LARGE - 1, LARGE, 16383 + LARGE, 65535, 200_000, 1024 * 1024)
 
 Way = Callable[..., tuple[GatewayStore, Forwarder]]
-
-
-@pytest.fixture(params=[f"{v}-{k}" for v in (DISTRO, DEBIAN) for k in ("plain", "secure")])
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EtcdProcess]:
-    """A server of one's own, that may be hurt."""
-    version, _, kind = request.param.partition("-")
-    server = start_server(version, kind == "secure", tmp_path)
-    yield server
-    server.close()
 
 
 @pytest.fixture

@@ -54,15 +54,6 @@ class Reader:
         return self.changes
 
 
-@pytest.fixture(params=[f"{v}-{k}" for v in (DISTRO, DEBIAN) for k in ("plain", "secure")])
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EtcdProcess]:
-    """A server of one's own, that may be hurt."""
-    version, _, kind = request.param.partition("-")
-    server = start_server(version, kind == "secure", tmp_path)
-    yield server
-    server.close()
-
-
 @pytest.fixture(params=[DISTRO, DEBIAN])
 def short_tokens(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EtcdProcess]:
     """A server whose tokens live one second."""

@@ -11,29 +11,7 @@ from testbed.coord.feed import Feed
 from testbed.coord.memory import MemoryStore
 from testbed.coord.scope import MAX_KEY, Aborted, BadKey, Cancel, Cancelled, Flag, Scope, WaitTimeout, read_flag
 from testbed.coord.store import MAX_VALUE, Put, StoreError, TooLarge, Unavailable
-
-
-class Background:
-    """A call on a thread of its own, and how it ended."""
-
-    def __init__(self, call, *args, **rest) -> None:
-        self.result: object = None
-        self.error: BaseException | None = None
-
-        def run() -> None:
-            try:
-                self.result = call(*args, **rest)
-            except Exception as error:  # noqa: BLE001  the test looks at it
-                self.error = error
-
-        self._thread = threading.Thread(target=run)
-        self._thread.start()
-
-    def join(self) -> Background:
-        """Wait for its end."""
-        self._thread.join(30)
-        assert not self._thread.is_alive()
-        return self
+from tests.coord.background import Background
 
 
 @pytest.fixture
@@ -253,3 +231,32 @@ def test_garbage_raises_a_flag_all_the_same(raw):
     """Whatever a node wrote into a flag, it stands, with what could be read."""
     flag = read_flag("abort", raw)
     assert (flag.name, flag.by) == ("abort", "unknown")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda s: s.barrier(""),
+        lambda s: s.next("a\0b"),
+        lambda s: s.lock("x" * 1025).__enter__(),
+        lambda s: s.publish("\udcff"),
+        lambda s: s.subscribe(""),
+        lambda s: s.discover(""),
+    ],
+)
+def test_names_that_cannot_be(scope, call):
+    """A name that cannot be one is refused, as a key is."""
+    with pytest.raises(BadKey):
+        call(scope)
+
+
+def test_threads_are_given_back(scopes):
+    """Waits that have ended leave no thread behind, but for the one stream that the next wait uses again."""
+    scope, _ = scopes
+    with pytest.raises(WaitTimeout):
+        scope.wait("never", 0)
+    before = threading.active_count()  # the stream's own thread may or may not have begun by now
+    for _ in range(10):
+        with pytest.raises(WaitTimeout):
+            scope.wait("never", 0)
+    assert threading.active_count() <= before + 1
