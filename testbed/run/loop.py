@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from testbed import events
 from testbed.agent.plan import longest_end
 from testbed.compile.plan import RunPlan, step_name
-from testbed.coord.keys import RunKeys, end_of
+from testbed.coord.keys import RunKeys
 from testbed.coord.scope import Scope
-from testbed.coord.store import Put, Store, StoreError
+from testbed.coord.store import Store, StoreError
 from testbed.events import ABORT, COLLECT, ERROR, SERVE, START, TIMEOUT
 from testbed.run import watching
 from testbed.run.conductor import (
@@ -33,10 +31,12 @@ from testbed.run.conductor import (
     Conductor,
     Serve,
 )
+from testbed.run.deliveries import Deliveries
 from testbed.run.doubted import Doubted
 from testbed.run.executor import Burst, Executor, TaskResult
 from testbed.run.freeze import Timing
 from testbed.run.journal import Journal
+from testbed.run.link import Link
 from testbed.run.lookout import LookOut
 from testbed.run.messages import Alarms, BurstDone, EtcdLost, Failed, Interruption, Result
 from testbed.run.phases import Phases
@@ -73,9 +73,7 @@ class Loop:
         self._plan = plan
         self._phases = phases
         self._journal = journal
-        self._store = store
-        self._scope = scope
-        self._keys = RunKeys(plan.run)
+        self._link = Link(store, scope, RunKeys(plan.run), self._on_store_error)
         self._executor = executor
         self._underway = Underway(executor, journal, self.inbox)
         self._wishes = Wishes(self._answer)
@@ -86,11 +84,9 @@ class Loop:
         self._names = [p.node.name for p in plan.nodes]
         self._conductor = Conductor(self._names, plan.deployment.finalise, executor.serves)
         self._policies = Policies(p.node for p in plan.nodes)
-        self._lookout = LookOut(
-            plan, store, self._conductor, self._abort, lambda error: self.inbox.put(EtcdLost(str(error)))
-        )
+        self._deliveries = Deliveries(self._link, self._conductor, phases)
+        self._lookout = LookOut(plan, store, self._conductor, self._abort, self._on_store_error)
         self._alarms = Alarms()
-        self._parcels: dict[str, bytes | None] = {}  # None: was taken in
         self.etcd_lost = False
         self._rescue: threading.Event | None = None
 
@@ -123,8 +119,7 @@ class Loop:
         """
         self._rescue = threading.Event()
         self._underway.end()
-        with suppress(StoreError):
-            self._scope.raise_flag(ABORT, f"testbed failed: {why}", {"verdict": ERROR, "reason": why})
+        self._abort(f"testbed failed: {why}", {"verdict": ERROR, "reason": why})
         nodes = tuple(node for node in self._names if self._conductor.phase(node) != HOME)
         if not nodes:
             return []
@@ -163,8 +158,7 @@ class Loop:
             case watching.Vanished(node):
                 self._on_vanished(node)
             case watching.Delivered(node, archive):
-                self._parcels.setdefault(node, archive)
-                self._take_in(node)
+                self._deliveries.arrived(node, archive)
             case watching.Left(node):
                 self._conductor.left(node)
             case watching.Waits() | watching.Answered():
@@ -187,34 +181,7 @@ class Loop:
                 self._phases.ended(event.node)
                 self._conductor.ended(event.node)
                 self._lookout.gone(event.node, f"has ended {event.verdict}")
-                self._take_in(event.node)
-
-    def _take_in(self, node: str) -> None:
-        """Unpack results that came through etcd, once their node has told its end, and let its agent go."""
-        archive = self._parcels.get(node)
-        if self._conductor.phase(node) != ENDED or archive is None:
-            return
-        self._parcels[node] = None
-        if self._phases.deliver(node, archive):
-            self._conductor.leaving(node)
-            self._tell(self._keys.home(node), b"")
-
-    def _look_for_results(self) -> None:
-        """Take in what is in etcd already of nodes that have ended: they send it first, but over another watch.
-
-        Where very many end at once etcd may be seconds late with one of the two, and Ansible would fetch for nothing.
-        """
-        for node in self._conductor.in_phase(ENDED):
-            if self.etcd_lost or node in self._parcels:
-                continue
-            try:
-                found = self._store.range(self._keys.results(node)).entries
-            except StoreError as error:
-                self.inbox.put(EtcdLost(str(error)))
-                return
-            if found:
-                self._parcels[node] = found[0].value
-                self._take_in(node)
+                self._deliveries.take_in(event.node)
 
     def _on_flag(self, flag: watching.Flagged) -> None:
         self._journal.say(events.FlagRaised, flag=flag.flag, by=flag.by, why=flag.why, cause=flag.cause)
@@ -235,7 +202,7 @@ class Loop:
 
     def _on_vanished(self, node: str) -> None:
         self._conductor.stranded(node)
-        if self._conductor.phase(node) in (ENDED, COLLECTING, HOME) or self._has_ended(node):
+        if self._conductor.phase(node) in (ENDED, COLLECTING, HOME) or self._link.has_ended(node):
             return
         reason = f"the agent's lease of {self._timing.liveness:g} s ran out: killed, or its machine or network is down"
         excused = self._policies.lose(node)
@@ -244,22 +211,6 @@ class Loop:
             self._go_on_without(node, f"is lost: {reason}")
         else:
             self._abort(f"node {node} is lost", {"node": node, "verdict": ERROR, "reason": reason})
-
-    def _is_alive(self, node: str) -> bool:
-        """Whether the node has come back on a new lease."""
-        try:
-            return bool(self._store.range(self._keys.alive(node)).entries)
-        except StoreError:
-            return True  # the loss of etcd is told on its own
-
-    def _has_ended(self, node: str) -> bool:
-        """Whether the node has said that it ended (spans of one watch may come out of order)."""
-        prefix = f"{self._keys.events}{node}/"
-        try:
-            written = self._store.range(prefix, end_of(prefix)).entries
-        except StoreError:
-            return True  # the loss of etcd is told on its own
-        return any(b'"event":"node_ended"' in entry.value for entry in written[-4:])
 
     def _on_result(self, burst: Burst, task: TaskResult) -> None:
         match burst.phase:
@@ -295,10 +246,14 @@ class Loop:
                     self._phases.settle(node, reason)
                 self._conductor.collected(burst.nodes)
 
+    def _on_store_error(self, error: StoreError) -> None:
+        self.inbox.put(EtcdLost(str(error)))
+
     def _on_etcd_lost(self, reason: str) -> None:
         if self.etcd_lost:
             return
         self.etcd_lost = True
+        self._link.cut()
         self._journal.say(
             events.MachineFailed, machine="etcd", cause="etcd", reason=reason, tried="the run's etcd",
             advice="see etcd.log and `testbed doctor`; the nodes are stopped and their results collected over Ansible",
@@ -331,18 +286,15 @@ class Loop:
 
     def _hear_abort(self) -> None:
         """Record the abort flag, should its watch be too late to tell of it."""
-        if self._conductor.aborted or self.etcd_lost:
-            return
-        with suppress(StoreError):  # then nobody was told to abort
-            flag = self._scope.flag(ABORT)
-            if flag is not None:
-                self._on_flag(watching.Flagged(flag.name, flag.by, flag.why, dict(flag.cause)))
+        flag = None if self._conductor.aborted else self._link.flag(ABORT)
+        if flag is not None:
+            self._on_flag(watching.Flagged(flag.name, flag.by, flag.why, dict(flag.cause)))
 
     # --- what is done -------------------------------------------------------------------------------------------
 
     def _decide(self) -> None:
         for flag in self._conductor.flags_due():
-            self._raise(flag.flag, flag.why, flag.cause)
+            self._link.raise_flag(flag.flag, flag.why, flag.cause)
         self._alarms.stall = self._lookout.alarm(over=self._conductor.aborted or self.etcd_lost)
         if self._alarms.work is None and self._conductor.has_work:
             self._alarms.work = time.monotonic() + LINGER
@@ -351,7 +303,7 @@ class Loop:
         """An alarm's moment has come."""
         if self._alarms.work is not None and now >= self._alarms.work:
             self._alarms.work = None
-            self._look_for_results()
+            self._deliveries.look()
             for work in self._conductor.work_due():
                 match work:
                     case Serve(wishes):
@@ -368,7 +320,7 @@ class Loop:
             self._lookout.ring(now)
         if self._alarms.doubt is not None and now >= self._alarms.doubt:
             for node in self._doubted.due(now):
-                if not self._is_alive(node):
+                if not self._link.is_alive(node):
                     self._on_vanished(node)
             self._alarms.doubt = self._doubted.alarm
         if self._alarms.overdue is not None and now >= self._alarms.overdue:
@@ -394,28 +346,10 @@ class Loop:
     def _answer(self, node: str, step: str, serial: int, verdict: str, reason: str) -> None:
         """Tell a node that waits for it how its Ansible step ended."""
         self._conductor.moved_on(node, step)
-        answer = {"serial": serial, "verdict": verdict, "reason": reason}
-        self._tell(self._keys.served(node), json.dumps(answer).encode())
-
-    def _tell(self, key: str, value: bytes) -> None:
-        """Write what a node waits for, unless etcd is gone."""
-        if self.etcd_lost:
-            return
-        try:
-            self._store.commit([Put(key, value)])
-        except StoreError as error:
-            self.inbox.put(EtcdLost(str(error)))
+        self._link.tell_served(node, serial, verdict, reason)
 
     def _abort(self, why: str, cause: Mapping[str, Any]) -> None:
-        self._raise(ABORT, why, cause)
-
-    def _raise(self, flag: str, why: str, cause: Mapping[str, Any]) -> None:
-        if self.etcd_lost:
-            return
-        try:
-            self._scope.raise_flag(flag, why, dict(cause))
-        except StoreError as error:
-            self.inbox.put(EtcdLost(str(error)))
+        self._link.raise_flag(ABORT, why, cause)
 
     def _fail_machine(self, node: str, failure: events.MachineFailed) -> None:
         if self._conductor.phase(node) != STARTING:
@@ -442,7 +376,7 @@ class Loop:
     def _tell_gone(self, node: str, why: str, excused: bool) -> None:
         """Tell who waits for the node that it takes part no more; ``excused``: they need not wait for it."""
         self._lookout.gone(node, why.partition(":")[0], excused)
-        self._tell(self._keys.gone + node, json.dumps({"why": why, "excused": excused}).encode())
+        self._link.tell_gone(node, why, excused)
 
     def _go_on_without(self, node: str, why: str) -> None:
         self._journal.say(events.Notice, level="warning", message=f"the run goes on without {node}, which {why}")
