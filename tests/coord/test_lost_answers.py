@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -23,17 +24,15 @@ KEYS = RunKeys("r1")
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdProcess]:
     """A server for all tests here."""
-    server = start_server(DISTRO, False, tmp_path_factory.mktemp("etcd"))
-    yield server
-    server.close()
+    with closing(start_server(DISTRO, False, tmp_path_factory.mktemp("etcd"))) as server:
+        yield server
 
 
 @pytest.fixture
 def relay(server: EtcdProcess) -> Iterator[Relay]:
     """What loses answers of that server."""
-    relay = Relay(server.port)
-    yield relay
-    relay.close()
+    with closing(Relay(server.port)) as relay:
+        yield relay
 
 
 @pytest.fixture
@@ -48,9 +47,8 @@ def direct(server: EtcdProcess) -> Iterator[GatewayStore]:
 @pytest.fixture
 def store(relay: Relay) -> Iterator[GatewayStore]:
     """A store whose answers get lost."""
-    store = GatewayStore(Client([relay.url]))
-    yield store
-    store.close()
+    with closing(GatewayStore(Client([relay.url]))) as store:
+        yield store
 
 
 def _as_json(key: str) -> str:

@@ -249,22 +249,6 @@ def test_logs_that_are_none_are_not_read(machine: Machine, look: Look) -> None:
     assert looker.logs == {}
 
 
-def test_etcd_restarts_under_a_look(own_etcd: EtcdProcess, machines: Callable[..., Machine], look: Look) -> None:
-    """Over several kills of etcd nothing is lost or doubled."""
-    machine = machines(own_etcd.url)
-    begin(machine, "for i in 1 2 3; do seq 200000; testbed get -b go-$i; done; seq 200000")
-    looker = look(machine, window=65536)
-    looker.keeps = False
-    for number in range(1, 4):
-        looker.await_offset(1300000 * (number - 1) + 200000)
-        own_etcd.kill()
-        own_etcd.start()
-        machine.scope.set(f"go-{number}", b"")
-    machine.scope.set("end", b"")
-    assert looker.await_end().well
-    assert looker.sums["a.test.main", "out"].hexdigest() == digest(log(machine, "a.test.main.out"))
-
-
 def test_a_lost_lease_is_asked_for_anew(machine: Machine, look: Look) -> None:
     """A client that was cut off for longer than its lease lives asks again from where it is, to the byte."""
     begin(machine, "seq 50000; testbed get -b go; seq 50000")

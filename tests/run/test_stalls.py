@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import pytest
+
 from testbed.run.stall import Facts, Member, Wait
 from testbed.run.stalls import LONGEST_PAUSE, Stalls
 from testbed.run.waitgraph import MOST, graph, headline
@@ -46,39 +48,41 @@ class Lab:
         return self.stalls.hear(Answered(node, told), self.now)
 
 
-def test_two_rounds_of_standing_nodes_are_a_standstill() -> None:
-    """Nodes that wait are asked at half of the grace and at its end; if nothing has run between, they stand still."""
+@pytest.fixture
+def lab() -> Lab:
+    """Both nodes wait."""
     lab = Lab()
     lab.wait("a")
     lab.wait("b")
+    return lab
+
+
+@pytest.fixture
+def once(lab: Lab) -> Lab:
+    """Both nodes have stood when they were first asked, and are asked again."""
     assert lab.ring()
     assert lab.now == 102.0
     assert [lab.answer("a"), lab.answer("b")] == [False, False]
     assert lab.ring()
-    assert lab.now == 104.0
-    assert len(set(lab.asked)) == 2
-    assert [lab.answer("b"), lab.answer("a")] == [False, True]
+    return lab
 
 
-def test_whoever_runs_between_the_answers_stands_not() -> None:
+def test_two_rounds_of_standing_nodes_are_a_standstill(once: Lab) -> None:
+    """Nodes that wait are asked at half of the grace and at its end; if nothing has run between, they stand still."""
+    assert once.now == 104.0
+    assert len(set(once.asked)) == 2
+    assert [once.answer("b"), once.answer("a")] == [False, True]
+
+
+def test_whoever_runs_between_the_answers_stands_not(once: Lab) -> None:
     """If a process has run between the two answers, both must come anew."""
-    lab = Lab()
-    lab.wait("a")
-    lab.wait("b")
-    lab.ring()
-    lab.answer("a")
-    lab.answer("b")
-    lab.ring()
-    assert [lab.answer("a"), lab.answer("b", ran="other")] == [False, False]
-    lab.ring()
-    assert [lab.answer("a"), lab.answer("b", ran="other")] == [False, True]
+    assert [once.answer("a"), once.answer("b", ran="other")] == [False, False]
+    once.ring()
+    assert [once.answer("a"), once.answer("b", ran="other")] == [False, True]
 
 
-def test_happenings_begin_the_grace_anew() -> None:
+def test_happenings_begin_the_grace_anew(lab: Lab) -> None:
     """Whatever happens in the run takes back what was answered before, and the grace begins from there."""
-    lab = Lab()
-    lab.wait("a")
-    lab.wait("b")
     lab.ring()
     lab.answer("a")
     lab.answer("b")
@@ -105,11 +109,8 @@ def test_nobody_is_asked_while_somebody_is_at_work() -> None:
     assert lab.asked == []
 
 
-def test_a_node_that_could_go_on_is_asked_ever_more_rarely() -> None:
+def test_a_node_that_could_go_on_is_asked_ever_more_rarely(lab: Lab) -> None:
     """A node that says it can go on is asked again after pauses that grow, but do not end."""
-    lab = Lab()
-    lab.wait("a")
-    lab.wait("b")
     times = []
     for _ in range(9):
         assert lab.ring()
@@ -120,22 +121,16 @@ def test_a_node_that_could_go_on_is_asked_ever_more_rarely() -> None:
     assert pauses[-1] == LONGEST_PAUSE
 
 
-def test_an_answer_that_knows_of_other_waits_counts_not() -> None:
+def test_an_answer_that_knows_of_other_waits_counts_not(lab: Lab) -> None:
     """A node that answers with other waits than it was seen to have is on its way."""
-    lab = Lab()
-    lab.wait("a")
-    lab.wait("b")
     lab.ring()
     assert [lab.answer("a", numbers=[1]), lab.answer("b")] == [False, False]
     lab.ring()
     assert [lab.answer("a"), lab.answer("b")] == [False, False]  # the first round that counts
 
 
-def test_an_answer_that_never_comes_is_asked_for_again() -> None:
+def test_an_answer_that_never_comes_is_asked_for_again(lab: Lab) -> None:
     """An agent that does not answer does not end the asking."""
-    lab = Lab()
-    lab.wait("a")
-    lab.wait("b")
     assert [lab.ring(), lab.answer("a"), lab.ring(), lab.answer("a")] == [True, False, True, False]
     assert len(lab.asked) == 2
 

@@ -9,6 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from queue import SimpleQueue
 
+import pytest
+
 from testbed import events as ev
 from testbed.agent.plan import Access
 from testbed.run.directory import RunDirectory, create, find
@@ -72,13 +74,20 @@ def append(directory: RunDirectory, text: str) -> None:
         file.write(text)
 
 
-def test_a_run_is_watched_acted_upon_and_seen_to_its_end(tmp_path: Path) -> None:
-    """A started run is seen from its directory and over etcd alike, with its values, and obeys what is asked of it."""
+@pytest.fixture
+def launched(tmp_path: Path) -> tuple[Launch, str]:
+    """A run of the spec, started for the screen, and its name."""
     spec = tmp_path / "pair.yml"
     spec.write_text(SPEC)
     launch = Launch(commands.start(str(spec), {}, []))
     run = launch.await_run()
     assert run is not None, launch.said()
+    return launch, run
+
+
+def test_a_run_is_watched_acted_upon_and_seen_to_its_end(tmp_path: Path, launched: tuple[Launch, str]) -> None:
+    """A started run is seen from its directory and over etcd alike, with its values, and obeys what is asked of it."""
+    launch, run = launched
     here = attach(run)
     with closing(Watcher(here.sources())) as near:
         blocked = near.until(lambda p, _: p.values.get("greeting") and all(n.waits for n in p.nodes) and p.nodes)
@@ -102,13 +111,9 @@ def test_a_run_is_watched_acted_upon_and_seen_to_its_end(tmp_path: Path) -> None
     assert [r.word for r in RunList().read()] == ["passed"]
 
 
-def test_leaving_asks_what_becomes_of_a_run_started_for_the_screen(tmp_path: Path) -> None:
+def test_leaving_asks_what_becomes_of_a_run_started_for_the_screen(launched: tuple[Launch, str]) -> None:
     """Q asks; "leave it running" leaves, and the run goes on."""
-    spec = tmp_path / "pair.yml"
-    spec.write_text(SPEC)
-    launch = Launch(commands.start(str(spec), {}, []))
-    run = launch.await_run()
-    assert run is not None, launch.said()
+    launch, run = launched
     app = TestbedApp(attach(run), own=launch)
 
     async def main() -> None:
