@@ -161,6 +161,12 @@ _PATTERNS = (
         "its SSH server may be overloaded (MaxStartups) or going down: look into its log; " + _BY_HAND,
     ),
     _Pattern(
+        UNREACHABLE,
+        r"^not done in the time that the run has for it$",
+        "{name} or the agent on it hangs: {said}",
+        "see what the agent does: {login} 'ps -eo pid,stat,args | grep [p]yz'",
+    ),
+    _Pattern(
         DISK_FULL,
         r"No space left on device|Disk quota exceeded|not enough space",
         "a disk of {name} is full: {said}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,18 @@ from typing import Any, Protocol
 
 OK, CHANGED, SKIPPED, FAILED, UNREACHABLE = "ok", "changed", "skipped", "failed", "unreachable"
 """How a task ended on a node."""
+
+STOPPED = "not done in the time that the run has for it"
+"""What is to be said of a node that Ansible was not through with when it was stopped."""
+
+_OF_A_TASK = re.compile(
+    r"(?:PLAY|TASK|RUNNING HANDLER) (?:\[|RECAP)"
+    r"|(?:ok|changed|skipping|included|fatal|failed): |\.\.\.ignoring|\S+ +: ok=\d"
+)
+"""How the lines begin by which Ansible shows how far it is, and what became of which node."""
+
+_ERROR = re.compile(r"(?:\[ERROR\]:|ERROR!) (?P<why>.+)")
+"""How it begins to say what it cannot go on over; where that stands follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +79,18 @@ class BurstOutcome:
     cancelled: bool
     output: str
     log: str
+
+    @property
+    def message(self) -> str:
+        """Why the process has told nothing of a node, in one line: what became of others is no reason."""
+        if self.cancelled:
+            return STOPPED
+        said: list[str] = []
+        for line in filter(None, map(str.strip, self.output.splitlines())):
+            said = [] if _OF_A_TASK.match(line) else [*said, line]
+        errors = [found["why"] for line in said if (found := _ERROR.match(line))]
+        told = " ".join(errors[-1:] or said[-3:])[:500]
+        return told or f"Ansible ended with exit code {self.exit_code} and told nothing of it"
 
 
 class Executor(Protocol):

@@ -228,22 +228,21 @@ class Loop:
     def _on_burst_done(self, done: BurstDone) -> None:
         burst = done.burst
         self._underway.over(burst)
-        reason = done.reason or (done.outcome.output if done.outcome else "")
         match burst.phase:
             case "start":
                 for node in self._phases.unstarted(burst):
-                    self._fail_machine(node, self._phases.ansible_failure(node, reason))
+                    self._fail_machine(node, self._phases.ansible_failure(node, done.message))
                 if self.etcd_lost:
                     self._end_all(STARTING)  # their agents are up, and cannot say so
             case "serve":
                 self._conductor.served()
                 for node in burst.nodes:
                     if self._wishes.is_owed(burst, node) and not self._conductor.aborted:
-                        self._leave(burst, node, self._phases.unserved(burst, node, reason))
+                        self._leave(burst, node, self._phases.unserved(done, node))
                     self._phases.close_log(burst, node)
             case "collect":
                 for node in burst.nodes:
-                    self._phases.settle(node, reason)
+                    self._phases.settle(node, done.message)
                 self._conductor.collected(burst.nodes)
 
     def _on_store_error(self, error: StoreError) -> None:

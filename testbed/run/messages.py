@@ -23,6 +23,16 @@ class BurstDone:
     outcome: BurstOutcome | None
     reason: str = ""
 
+    @property
+    def message(self) -> str:
+        """Why it has told nothing of a node, in one line."""
+        return self.outcome.message if self.outcome else self.reason
+
+    @property
+    def output(self) -> str:
+        """The end of what Ansible printed."""
+        return self.outcome.output if self.outcome else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Failed:

@@ -17,6 +17,7 @@ from testbed.run.directory import RunDirectory
 from testbed.run.executor import CHANGED, OK, SKIPPED, UNREACHABLE, Burst, TaskResult
 from testbed.run.executor import FAILED as TASK_FAILED
 from testbed.run.journal import Journal
+from testbed.run.messages import BurstDone
 from testbed.run.results import unpack_results
 from testbed.run.watching import TOLD_BY_NODES
 
@@ -117,22 +118,21 @@ class Phases:
             self._failures[burst.number, task.node] = f"task {task.task!r} failed: {task.message[:500]}"
         return None
 
-    def unserved(self, burst: Burst, node: str, output: str) -> tuple[str, str] | None:
+    def unserved(self, done: BurstDone, node: str) -> tuple[str, str] | None:
         """The verdict of a step that its burst has left without reaching the end.
 
         None where Ansible ended over the step of another node: then this one has still to be done.
         """
-        failed = self._failures.pop((burst.number, node), None)
+        failed = self._failures.pop((done.burst.number, node), None)
         if failed:
             return FAILED, failed
-        refusal = _REFUSAL.search(output)
+        refusal = _REFUSAL.search(done.output)
         if refusal:
-            others = [other for other in burst.nodes if other != node]
+            others = [other for other in done.burst.nodes if other != node]
             if any(f"{self._directory.playbooks / other}/" in refusal["place"] for other in others):
                 return None
             return FAILED, f"Ansible refuses it: {' '.join(refusal['why'].split())[:500]} ({refusal['place'].strip()})"
-        lines = [line for line in output.splitlines() if line.strip()]
-        return ERROR, "Ansible did not finish the step: " + (" ".join(lines[-3:])[:500] or "it gave no reason")
+        return ERROR, f"Ansible did not finish the step: {done.message}"
 
     def _log(self, burst: Burst, task: TaskResult) -> None:
         """Append Ansible's own text of the task to the step's log at home."""
@@ -174,8 +174,11 @@ class Phases:
         self._delivered.add(node)
         return True
 
-    def settle(self, node: str, output: str) -> None:
-        """Unpack the node's archive and record its results, or why there are none."""
+    def settle(self, node: str, silence: str) -> None:
+        """Unpack the node's archive and record its results, or why there are none.
+
+        ``silence`` is why its burst has told nothing of it, if it has not.
+        """
         if node in self._delivered:  # somebody had to look for what its agent left behind
             if node in self._missing:
                 message = f"its workspace may still be there: {self._missing[node]}"
@@ -193,10 +196,12 @@ class Phases:
                 self._catch_up(node)
             self._journal.say(events.ResultsCollected, node, size=size, files=files)
             return
-        lines = [line for line in output.splitlines() if line.strip()]
-        reason = self._missing.get(node) or " ".join(lines[-3:])[:500] or "Ansible gave no reason"
-        known = explain(reason, self._machines[node])
-        self._journal.say(events.ResultsMissing, node, reason=f"{known.reason} ({known.tried})")
+        self._journal.say(events.ResultsMissing, node, reason=self._why_missing(node, silence))
+
+    def _why_missing(self, node: str, silence: str) -> str:
+        """Why the results could not be fetched from which machine, and what to do, in one line."""
+        known = explain(self._missing.get(node) or silence, self._machines[node])
+        return f"{known.reason} ({known.tried}); `testbed clean {self._directory.run}` tries again; {known.advice}"
 
     def _catch_up(self, node: str) -> None:
         """Record what the node could not tell while it lived, from its own record, if that is whole."""

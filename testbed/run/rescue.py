@@ -26,7 +26,7 @@ def rescue(
     ``inbox`` holds what the loop did not come to; the events among it are kept.
     """
     troubles: list[Exception] = []
-    output = ""
+    silence = ""
 
     def attempt(work: Callable[..., object], *arguments: Any) -> None:
         try:
@@ -35,8 +35,9 @@ def rescue(
             troubles.append(error)
 
     def collect() -> None:
-        nonlocal output
-        output = executor.run(burst, phases.collect, cancelled).output
+        nonlocal silence
+        outcome = executor.run(burst, phases.collect, cancelled)
+        silence = "the operator did not wait for it" if outcome.cancelled else outcome.message
 
     attempt(collect)
     while not inbox.empty():
@@ -44,5 +45,5 @@ def rescue(
         if isinstance(message, watching.Recorded):
             attempt(journal.take, message.event)
     for node in burst.nodes:
-        attempt(phases.settle, node, output)
+        attempt(phases.settle, node, silence)
     return troubles

@@ -123,6 +123,35 @@ def test_interruption_while_reports_are_written(start: Callable[..., Any], tmp_p
         assert packed.getmember(f"{run.name}/nodes/a/reports/large").size == 300000
 
 
+HANGS = """
+deployment: hangs
+timeout: 1m
+configurations:
+  c:
+    test: |
+      for agent in "$TESTBED_WORKSPACE"/.testbed/agent-*.pyz; do
+        echo 'import signal; signal.pause()' >other && mv other "$agent" || exit 1
+      done
+      kill -9 "$PPID"
+nodes:
+  a: {configurations: [c]}
+"""
+
+
+def test_collecting_that_never_ends(start: Callable[..., Any], tmp_path: Path) -> None:
+    """When a machine hangs while its results are fetched, their loss is told with the machine and what to do."""
+    spec = tmp_path / "hangs.yml"
+    spec.write_text(HANGS)
+    run = start(spec, timing={"liveness": 3, "finalise": 1, "grace": 0.5, "slack": 1})
+    code, out = run.end()
+    assert code == 3, (run.lines, out)
+    (why,) = [event["reason"] for event in run.events() if event["event"] == "results_missing"]
+    assert why.startswith("a or the agent on it hangs: not done in the time that the run has for it (on this machine)")
+    assert f"`testbed clean {run.name}` tries again" in why
+    assert any(why in line for line in run.lines), run.lines
+    assert "a or the agent on it hangs" in out
+
+
 def test_killed_controller(start: Callable[..., Any]) -> None:
     """After kill -9 of the controller the agents finalise by themselves; `testbed clean` fetches all and tidies up."""
     run = start(STAYS, timing={"liveness": 3, "outage": 3})

@@ -1,7 +1,8 @@
 """What ansible-runner tells becomes task results: recorded events, with what each of them means.
 
 tests/cases/bursts/recorded.jsonl holds the events of a real playbook run on a machine that is there and one that is
-not; recorded.expect.json says what they come to: node, task, action, outcome, ignored, message.
+not; recorded.expect.json says what they come to: node, task, action, outcome, ignored, message. silent.json holds ends
+of Ansible's output by how it ended, and what is made of them for a node of which it told no result.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from testbed.run.bursts import forks_for, task_result
-from testbed.run.executor import CHANGED, FAILED, OK, SKIPPED, UNREACHABLE, TaskResult
+from testbed.run.executor import CHANGED, FAILED, OK, SKIPPED, UNREACHABLE, BurstOutcome, TaskResult
 
 CASES = Path(__file__).parent.parent / "cases" / "bursts"
 
@@ -28,6 +29,17 @@ def test_recorded_events() -> None:
     found = [[r.node, r.task, r.action, r.outcome, r.ignored, r.message] for r in recorded()]
     assert found == json.loads((CASES / "recorded.expect.json").read_text())
     assert {r.outcome for r in recorded()} == {OK, CHANGED, SKIPPED, FAILED, UNREACHABLE}
+
+
+SILENT = json.loads((CASES / "silent.json").read_text())
+
+
+@pytest.mark.parametrize("how", SILENT)
+def test_why_a_node_was_not_told_of(how: str) -> None:
+    """Where Ansible ended without a node's result the reason is its own, never a heading or another node's result."""
+    case = SILENT[how]
+    outcome = BurstOutcome(case["exit_code"], case["cancelled"], case["output"], log="")
+    assert outcome.message == case["message"]
 
 
 def test_what_is_hidden_stays_hidden() -> None:
