@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
-import os
 import select
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from testbed.agent.plan import Access
-from testbed.agent.shown import last_lines
-from testbed.coord.chunks import ERR, FROM_START, OUT, PIECE, RUNNING, Begun, Ended, Note, Output, matches
+from testbed.cli.home import Home
+from testbed.coord.chunks import ERR, OUT, Begun, Ended, Note, Output
 from testbed.coord.peeking import SLOW, Gone, Peek, Seen, Wanted
 from testbed.coord.store import Denied, Store, StoreError
 from testbed.errors import LabError
 from testbed.events import AnsibleTask
-from testbed.report.files import open_regular
-from testbed.report.state import COLLECTED, NodeState, StepState
 from testbed.run.directory import RunDirectory
 
 if TYPE_CHECKING:  # loaded where somebody waits
@@ -61,8 +57,9 @@ class Look:
             return
         if self.access is not None and left:
             yield from self._await_home(self.directory, left)
-        for node in left:
-            yield from self._archived(self.directory, node)
+        home = self._home(self.directory)
+        yield from home.show(tuple(left))
+        self.failed = self.failed or home.failed
 
     def end(self) -> None:
         """The run is over, and its etcd gone: see to the rest in the directory. From any thread."""
@@ -114,13 +111,13 @@ class Look:
                 else:
                     if (node, step, OUT) not in self.ends:
                         yield node, Begun(step, 0, 0)
-                    yield from self._rest(self.directory, node, step, (OUT,))
+                    yield from self._home(self.directory).rest(node, step, (OUT,))
             case Output(step, stream, offset, data):
                 self.ends[node, step, stream] = offset + len(data)
                 yield node, seen
             case Ended(step):
                 if self.directory is not None and not seen.out:  # Ansible's: its log is written here
-                    yield from self._rest(self.directory, node, step, (OUT,))
+                    yield from self._home(self.directory).rest(node, step, (OUT,))
                 self._over.add((node, step))
                 yield node, seen
             case Begun(step, out, err):
@@ -131,6 +128,9 @@ class Look:
                 yield node, seen
 
     # --- from the run directory ---------------------------------------------------------------------------------
+
+    def _home(self, directory: RunDirectory) -> Home:
+        return Home(directory, self.wanted, self.ends, self._over)
 
     def _await_home(self, directory: RunDirectory, left: Mapping[str, float | None]) -> Iterator[Seen]:
         """Wait until the nodes' logs are home, or will not come, for as long as there is somebody to bring them."""
@@ -154,80 +154,6 @@ class Look:
                     told = True
                     for node in missing:
                         yield node, Note("its logs are on their way home; waiting for them")
-
-    def _archived(self, directory: RunDirectory, node: str) -> Iterator[Seen]:
-        """The steps that were asked for, each from where it was shown to last."""
-        from testbed.cli.reading import read_directory
-
-        state = read_directory(directory).state.nodes.get(node)
-        if state is None:
-            return
-        if state.results != COLLECTED and any(not self._is_ansible(directory, node, s) for s in self._asked(state)):
-            self.failed = True
-            why = state.results_reason or ("nobody brought them" if state.verdict else "they come when it has ended")
-            yield node, Gone(f"its logs are not home: {why}", well=False)
-            return
-        steps = self._asked(state)
-        if not steps:
-            yield node, Note(f"ran no step {self.wanted.step or ''}".rstrip())
-        for number, step in enumerate(steps):
-            name = str(step.key)
-            at = {s: self._start(directory, node, name, s, first=not number) for s in self.wanted.streams}
-            if (node, name) not in self._over:
-                yield node, Begun(name, at.get(OUT, 0), at.get(ERR, 0))
-            for stream in self.wanted.streams:
-                self.ends[node, name, stream] = at[stream]
-            yield from self._rest(directory, node, name, self.wanted.streams)
-            if step.verdict and (node, name) not in self._over:
-                yield node, Ended(name, step.verdict, step.exit_code, step.reason)
-
-    def _asked(self, node: NodeState) -> list[StepState]:
-        """The steps that were asked for and ran; of the running one and those after it, what is still to be shown."""
-        ran = [s for s in node.steps.values() if s.started_at is not None and matches(self.wanted.step, str(s.key))]
-        place = self.wanted.positions.get(node.name)
-        first = next((n for n, s in enumerate(ran) if place is not None and str(s.key) == place.step), 0)
-        if self.wanted.step == RUNNING and place is None:
-            shown = [n for n, s in enumerate(ran) if any(key[:2] == (node.name, str(s.key)) for key in self.ends)]
-            first = shown[0] if shown else len(ran) - 1
-        return ran[max(first, 0) :]
-
-    @staticmethod
-    def _is_ansible(directory: RunDirectory, node: str, step: StepState) -> bool:
-        """Whether the step's log is written here, and not brought by the node."""
-        return bool(step.tasks) or _log(directory, node, str(step.key), OUT).exists()
-
-    def _start(self, directory: RunDirectory, node: str, step: str, stream: str, first: bool) -> int:
-        """Where a log is read from: where it was shown to last, or as was asked for."""
-        if (node, step, stream) in self.ends:
-            return self.ends[node, step, stream]
-        place = self.wanted.positions.get(node)
-        if place is not None and place.step == step:
-            return place.out if stream == OUT else place.err
-        if not first or self.wanted.lines == FROM_START:
-            return 0
-        try:
-            descriptor = open_regular(_log(directory, node, step, stream))
-        except OSError:
-            return 0
-        with os.fdopen(descriptor, "rb"):
-            return last_lines(descriptor, self.wanted.lines)
-
-    def _rest(self, directory: RunDirectory, node: str, step: str, streams: Sequence[str]) -> Iterator[Seen]:
-        """What logs at home hold beyond what was shown."""
-        for stream in streams:
-            if stream not in self.wanted.streams:
-                continue
-            key = (node, step, stream)
-            try:
-                descriptor = open_regular(_log(directory, node, step, stream))
-            except OSError:
-                continue  # it did not come home, or there never was one
-            with os.fdopen(descriptor, "rb") as log:
-                log.seek(self.ends.get(key, 0))
-                while data := log.read(PIECE):
-                    at = self.ends.get(key, 0)
-                    self.ends[key] = at + len(data)
-                    yield node, Output(step, stream, at, data)
 
 
 class _Changing:
@@ -261,7 +187,3 @@ class _Changing:
 def away(why: str, patience: float) -> str:
     """What is said when etcd does not answer, or (without a ``why``) does again; ``patience`` in seconds."""
     return f"etcd does not answer ({why}); waiting for up to {patience:g} s" if why else "etcd answers again"
-
-
-def _log(directory: RunDirectory, node: str, step: str, stream: str) -> Path:
-    return directory.logs(node) / f"{step}.{stream}"

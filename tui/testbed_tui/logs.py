@@ -14,10 +14,10 @@ from typing import Protocol
 
 from testbed.report.files import open_regular
 from testbed.report.harmless import harmless, harmless_line
+from testbed.report.moments import Moments, moments_of
 from testbed.report.state import RUNNING
 from testbed.run.directory import RunDirectory
 from testbed_tui.inotify import Changes
-from testbed_tui.moments import Moments, moments_of
 from testbed_tui.signs import look
 
 OUT, ERR, NOTE = "out", "err", "note"

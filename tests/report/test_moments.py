@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from testbed import events as ev
-from testbed_tui.moments import moments_of
+from testbed.report.moments import moments_of
 
 STEP = ("n", "c.test.main")
 
