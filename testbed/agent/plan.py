@@ -59,6 +59,7 @@ class Plan:
     grace: float = 10.0  # between TERM and KILL
     liveness: float = 15.0  # time to live of the agent's lease
     outage: float = 120.0  # how long etcd may be away
+    packing: float = 30.0  # how long it may take to end, beyond all these limits, before it is killed
     delivery: int = 0  # bytes up to which results go home through etcd; larger ones wait to be fetched
 
 

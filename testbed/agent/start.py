@@ -19,9 +19,6 @@ from testbed.agent.workspace import Workspace, delete, hold, note_made, read_mar
 PATIENCE = 15.0
 """Seconds that etcd may take to be reached at the start."""
 
-PACKING = 30.0
-"""Seconds beyond all of a node's own limits that somebody who has told its agent to end waits for that."""
-
 ANSWER_PATIENCE = 60.0
 """Seconds until an agent must have said how its start went; it does by itself long before."""
 
@@ -105,7 +102,7 @@ def _prepare(workspace: Workspace, plan: Plan, made: List[str]) -> None:
         "node": plan.node,
         "made": list(dict.fromkeys([*before, *made])),
         "grace": plan.grace,
-        "end": longest_end(plan.steps, plan.finalise_timeout, plan.grace) + PACKING,
+        "end": longest_end(plan.steps, plan.finalise_timeout, plan.grace) + plan.packing,
         "outage": plan.outage,
     }
     write_file(workspace.marker, json.dumps(marker))

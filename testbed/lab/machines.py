@@ -163,7 +163,7 @@ _PATTERNS = (
     _Pattern(
         UNREACHABLE,
         r"^not done in the time that the run has for it$",
-        "{name} or the agent on it hangs: {said}",
+        "{name}, or the agent on it, hangs or is slow: {said}",
         "see what the agent does: {login} 'ps -eo pid,stat,args | grep [p]yz'",
     ),
     _Pattern(

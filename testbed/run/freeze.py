@@ -28,13 +28,15 @@ from testbed.spec.model import Deployment
 class Timing:
     """The times by which a run's nodes live, in seconds; the spec sets ``liveness`` and ``outage``.
 
-    ``slack``: beyond all of a node's own limits before the controller takes it for stuck.
+    ``packing``: beyond all of a node's own limits, for packing its results, before collecting it kills its agent.
+    ``slack``: beyond that, before the controller takes the node, or its collecting, for stuck.
     """
 
     finalise: float = 120.0
     grace: float = 10.0
     liveness: float = 15.0
     outage: float = 120.0
+    packing: float = 30.0
     slack: float = 30.0
 
 
@@ -146,6 +148,7 @@ def write_starts(
         "grace": timing.grace,
         "liveness": timing.liveness,
         "outage": timing.outage,
+        "packing": timing.packing,
         "delivery": delivery,
     }
     write_private(folder / COMMON, json.dumps(common))

@@ -323,11 +323,12 @@ class Loop:
                     self._on_vanished(node)
             self._alarms.doubt = self._doubted.alarm
         if self._alarms.overdue is not None and now >= self._alarms.overdue:
-            self._alarms.overdue = None
+            self._alarms.overdue = now + self._own_limits()
             self._give_up_on_stragglers()
         self._decide()
 
     def _give_up_on_stragglers(self) -> None:
+        """End all that has lasted too long; what is still to be collected then has as long again."""
         self._underway.cancel(START, SERVE, COLLECT)
         for node in self._conductor.in_phase(*UNDER_WAY):
             self._lose(node, "did not end within its own limits; its agent is stopped and what it has is collected")
@@ -384,4 +385,4 @@ class Loop:
         """Seconds that a node may need by its own rules from an abort to its end, and some more."""
         timing = self._timing
         nodes = (longest_end(p.steps, timing.finalise, timing.grace) for p in self._plan.nodes)
-        return max(nodes) + timing.slack
+        return max(nodes) + timing.packing + timing.slack

@@ -125,31 +125,71 @@ def test_interruption_while_reports_are_written(start: Callable[..., Any], tmp_p
 
 HANGS = """
 deployment: hangs
-timeout: 1m
+timeout: 2m
 configurations:
   c:
     test: |
       for agent in "$TESTBED_WORKSPACE"/.testbed/agent-*.pyz; do
         echo 'import signal; signal.pause()' >other && mv other "$agent" || exit 1
       done
-      kill -9 "$PPID"
+      kill -{signal} "$PPID"
+      : >{pipe}
+nodes:
+  a: {{configurations: [c]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("sent", "liveness", "lost"),
+    [
+        pytest.param("KILL", 3, "the agent's lease of 3 s ran out", id="of-a-node-without-a-lease"),
+        pytest.param("STOP", 60, "did not end within its own limits", id="of-a-node-that-was-given-up"),
+    ],
+)
+def test_collecting_that_never_ends(
+    start: Callable[..., Any], tmp_path: Path, sent: str, liveness: float, lost: str
+) -> None:
+    """When a machine hangs while its results are fetched the run ends, and tells the machine and what to do."""
+    spec = tmp_path / "hangs.yml"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    spec.write_text(HANGS.format(signal=sent, pipe=pipe))
+    run = start(spec, timing={"liveness": liveness, "finalise": 1, "grace": 0.5, "packing": 0, "slack": 1})
+    pipe.read_bytes()  # the signal was sent
+    if sent == "STOP":
+        assert run.testbed("abort", run.name).returncode == 0
+    code, out = run.end()
+    assert code != 0, (run.lines, out)
+    (gone,) = [event["reason"] for event in run.events() if event["event"] == "node_lost"]
+    assert gone.startswith(lost)
+    (why,) = [event["reason"] for event in run.events() if event["event"] == "results_missing"]
+    hangs = "a, or the agent on it, hangs or is slow"
+    assert why.startswith(f"{hangs}: not done in the time that the run has for it (on this machine)")
+    assert f"`testbed clean {run.name}` tries again" in why
+    assert any(why in line for line in run.lines), run.lines
+    assert hangs in out
+
+
+FROZEN = """
+deployment: frozen
+timeout: 5m
+configurations:
+  c: {test: echo tested; kill -STOP "$PPID"}
 nodes:
   a: {configurations: [c]}
 """
 
 
-def test_collecting_that_never_ends(start: Callable[..., Any], tmp_path: Path) -> None:
-    """When a machine hangs while its results are fetched, their loss is told with the machine and what to do."""
-    spec = tmp_path / "hangs.yml"
-    spec.write_text(HANGS)
-    run = start(spec, timing={"liveness": 3, "finalise": 1, "grace": 0.5, "slack": 1})
+def test_frozen_agent(start: Callable[..., Any], tmp_path: Path) -> None:
+    """An agent that does not answer is killed when its time to end is over; its node's logs come home all the same."""
+    spec = tmp_path / "frozen.yml"
+    spec.write_text(FROZEN)
+    run = start(spec, timing={"liveness": 3, "finalise": 1, "grace": 0.5, "packing": 1})
     code, out = run.end()
     assert code == 3, (run.lines, out)
-    (why,) = [event["reason"] for event in run.events() if event["event"] == "results_missing"]
-    assert why.startswith("a or the agent on it hangs: not done in the time that the run has for it (on this machine)")
-    assert f"`testbed clean {run.name}` tries again" in why
-    assert any(why in line for line in run.lines), run.lines
-    assert "a or the agent on it hangs" in out
+    assert [n["results"] for n in run.report()["nodes"]] == ["collected"]
+    assert run.log("a", "c.test.main.out") == "tested\n"
+    run.check_nothing_left()
 
 
 def test_killed_controller(start: Callable[..., Any]) -> None:
