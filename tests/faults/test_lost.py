@@ -99,13 +99,17 @@ def test_a_short_cut_is_nothing(start: Callable[..., LiveRun], practice_lab: pra
 
 
 @pytest.mark.lab
-def test_a_long_cut_is_death(start: Callable[..., LiveRun], practice_lab: practice.Lab, pipes: Pipes) -> None:
+def test_a_long_cut_is_death(
+    start: Callable[..., LiveRun], practice_lab: practice.Lab, pipes: Pipes, tmp_path: Path
+) -> None:
     """A node cut for longer than its lease is lost; when it returns it finalises, and its credentials write nothing.
 
     Its results can be fetched then, and nothing of the run stays on its machine.
     """
     text = NETWORK.format(folder=pipes.folder)
-    run = start(text, {"liveness": 3, "outage": 60}, inventories=(str(practice_lab.inventory),))
+    impatient = tmp_path / "impatient.yml"  # with machines that do not answer
+    impatient.write_text("all: {vars: {ansible_ssh_timeout: 5}}\n")
+    run = start(text, {"liveness": 3, "outage": 60}, inventories=(str(practice_lab.inventory), str(impatient)))
     run.await_event("step_started", node="far")
     run.await_event("wait_started", node="near")
     keys = RunKeys(run.directory.run)

@@ -184,7 +184,8 @@ def test_machines_lost_in_mid_run(breakable_lab: Callable[[int], practice.Lab], 
         folder = tmp_path / break_it.__name__
         folder.mkdir()
         bench = Bench(folder)
-        process, directory = bench.begin(bench.spec(STEADY), "-i", bench.inventory(lab, {good.name: {}, bad.name: {}}))
+        inventory = bench.inventory(lab, {good.name: {}, bad.name: {"ansible_ssh_timeout": 5}})
+        process, directory = bench.begin(bench.spec(f"liveness: 5s\n{STEADY}"), "-i", inventory)
         seen = read_until(process, "bad  waits: get never")
         break_it(lab, bad.name)
         return bench.finish(process, directory, seen)
