@@ -51,7 +51,10 @@ class _Pattern:
 
 
 _BY_HAND = "try it by hand: {login}"
-_KEYS = "check ansible_user and ansible_ssh_private_key_file (or the agent's keys: ssh-add -l); " + _BY_HAND
+_KEYS = (
+    "check ansible_user and ansible_ssh_private_key_file (or the agent's keys: ssh-add -l), or ansible_password; "
+    + _BY_HAND
+)
 _ESCALATION = "set ansible_become_password (vaulted) for it, or let {user} use the become method without a password"
 
 # in this order: the first that matches tells the cause, so what is said precisely stands before what is said vaguely
@@ -129,6 +132,12 @@ _PATTERNS = (
         r"(?:reach|connect to|answer from|log in to|the run's) (?:\w+ ){0,3}etcd\b",
         "{said}",
         "the machine must reach etcd at that address: check routes and firewalls, or set --etcd-advertise",
+    ),
+    _Pattern(
+        UNREACHABLE,
+        r"command-line:? line \d+: |: line \d+: Bad configuration option|t open user config file|unknown option -- ",
+        "ssh does not take its options: {said}",
+        "correct ansible_ssh_common_args, ansible_ssh_extra_args, or the ssh_config that is named",
     ),
     _Pattern(
         UNREACHABLE,

@@ -33,6 +33,14 @@ def test_cases_cover_every_cause() -> None:
     assert {case.read_text().split()[1] for case in CASES} == set(CAUSES)
 
 
+def test_options_that_ssh_does_not_take() -> None:
+    """What ssh says against its own options is told, and not that the machine had ended the connection."""
+    for case in ("ssh-options", "ssh-config"):
+        failure = explain((CASES[0].parent / f"{case}.txt").read_text(), MACHINE)
+        assert failure.reason.startswith("ssh does not take its options: ")
+        assert "line " in failure.reason
+
+
 def test_says_what_was_tried() -> None:
     """What was tried names user, address, port and key."""
     assert explain("x", MACHINE).tried == "ann@10.0.0.1:2222 with key /keys/lab key"
