@@ -201,7 +201,7 @@ class Phases:
     def _why_missing(self, node: str, silence: str) -> str:
         """Why the results could not be fetched from which machine, and what to do, in one line."""
         known = explain(self._missing.get(node) or silence, self._machines[node])
-        return f"{known.reason} ({known.tried}); `testbed clean {self._directory.run}` tries again; {known.advice}"
+        return f"{known.reason}; `testbed clean {self._directory.run}` tries again; {known.advice} ({known.tried})"
 
     def _catch_up(self, node: str) -> None:
         """Record what the node could not tell while it lived, from its own record, if that is whole."""
