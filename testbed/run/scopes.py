@@ -58,13 +58,14 @@ class EtcdChoice:
 
 @dataclass(frozen=True, slots=True)
 class OpenScope:
-    """An open scope: the controller's access to it, and each node's.
+    """An open scope: the controller's access to it, the same from ``anywhere``, and each node's.
 
     ``on_lost`` registers who is told of its loss. ``expel`` ends the access of a node; ``forget`` has the run's own
     etcd forget what was before a revision. Neither waits for it.
     """
 
     controller: Access
+    anywhere: Access
     nodes: Mapping[str, Access]
     on_lost: Callable[[Lost], None]
     expel: Callable[[str], None]
@@ -81,7 +82,7 @@ def etcd_scope(
             scope = _on_cluster(stack, run, tuple(machines), choice.cluster, choice.shared_credentials, notice)
         else:
             scope = _on_own_server(stack, run, _addresses(machines, choice.advertise), choice, directory, notice)
-        write_access(directory.access, scope.controller)
+        write_access(directory.access, scope.anywhere)
         yield scope
 
 
@@ -101,12 +102,14 @@ def _on_cluster(
         borrow_scope(client, run)
         stack.callback(_quietly, return_scope, client, run)
         shared_access = dict.fromkeys(nodes, cluster.root)
-        return OpenScope(cluster.root, shared_access, lambda _: None, lambda _: None, lambda _: None)
+        return OpenScope(cluster.root, cluster.root, shared_access, lambda _: None, lambda _: None, lambda _: None)
     stack.callback(_quietly, close_scope, client, run)
     users = admit(client, run, nodes)
     upkeep = stack.enter_context(Upkeep(client, run, lambda: None, notice))
+    access = cluster.access_for(own.user, own.password)
     return OpenScope(
-        cluster.access_for(own.user, own.password),
+        access,
+        access,
         {node: cluster.access_for(u.user, u.password) for node, u in users.items()},
         lambda _: None,
         upkeep.expel,
@@ -123,10 +126,11 @@ def _on_own_server(
     client = _client(stack, server.root)
     own = open_scope(client, run)
     users = admit(client, run, tuple(addresses))
-    made = {a: server.access_for(a, own.user, own.password) for a in {LOOPBACK, *addresses.values()}}
+    made = {a: server.access_for(a, own.user, own.password) for a in dict.fromkeys((LOOPBACK, *addresses.values()))}
     upkeep = stack.enter_context(Upkeep(client, run, server.cut, notice))
     return OpenScope(
         made[LOOPBACK],
+        replace(made[LOOPBACK], endpoints=[url for a in made for url in made[a].endpoints]),
         {n: replace(made[a], user=users[n].user, password=users[n].password) for n, a in addresses.items()},
         lambda lost: server.on_exit(lambda error: lost(error.message.partition("\n")[0])),
         upkeep.expel,

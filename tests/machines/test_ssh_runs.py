@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from machines_bench import EXAMPLES, Bench, left_on
+from machines_bench import EXAMPLES, PATIENCE, Bench, left_on, read_until
 
 from testbed import events
-from testbed.lab import practice
+from testbed.lab import hosts, practice
 
 pytestmark = pytest.mark.lab
 
@@ -148,3 +150,39 @@ def test_mixed_pinned_and_shared_machines(bench: Bench, practice_lab: practice.L
     }  # fmt: skip
     assert where["free-0"] not in {h.name for h in practice_lab.hosts}
     assert left_on(practice_lab) == {}
+
+
+LOOKED_AT = """
+deployment: looked-at
+timeout: 4m
+configurations:
+  c: {test: echo written there; testbed get --block go}
+nodes:
+  n: {configurations: [c], count: 2}
+"""
+
+
+def test_seen_from_another_machine(bench: Bench, practice_lab: practice.Lab, tmp_path: Path) -> None:
+    """With a copy of the run's access file a machine that knows nothing else of the run shows what its nodes write."""
+    process, directory = bench.begin(bench.spec(LOOKED_AT), "-i", practice_lab.inventory)
+    before = read_until(process, "n-0  waits: get go")
+    access = tmp_path / "access.json"
+    shutil.copy(directory / "private" / "access.json", access)
+    name = (directory / "run-id").read_text().strip()
+    init = hosts.init_of(practice_lab.directory, practice_lab.hosts[-1].name)
+    assert init is not None
+    elsewhere = ["nsenter", "-t", str(init.pid), "-n", sys.executable, "-m", "testbed"]
+    look = subprocess.Popen(
+        [*elsewhere, "peek", name, "n-0", "--access", access, "--from-start"], stdout=subprocess.PIPE, text=True,
+        env={**bench.environment, "TESTBED_STATE_HOME": str(tmp_path / "nothing-here")},
+    )  # fmt: skip
+    assert look.stdout is not None
+    try:
+        assert look.stdout.readline() == "written there\n"
+        assert bench.call("set", "--run", name, "go", "now").code == 0
+        assert bench.finish(process, directory, before).code == 0
+        assert (look.stdout.read(), look.wait(PATIENCE)) == ("now\n", 0)
+    finally:
+        look.kill()
+        look.wait()
+        look.stdout.close()
