@@ -52,6 +52,8 @@ _OUTCOMES = {
 _CANCEL_CHECK = 1.0
 """Seconds between ansible-runner's looks at its cancel callback."""
 
+_SOCKETS = "sockets"
+
 _THREADS = 4
 """How many of the threads that a START has instead of forks are kept busy by what one fork would cost."""
 
@@ -81,6 +83,7 @@ class AnsibleBursts:
         # Kept apart from ~/.ansible/cp: a control socket of an earlier lab at the same address would hang, and what
         # this run opens it closes. In /tmp, because a Unix socket's path may have 107 bytes at most.
         self._sockets = Path(tempfile.mkdtemp(prefix="testbed-cp-"))
+        (private / _SOCKETS).symlink_to(self._sockets)  # for who cleans up after a controller that was killed
         # First on PATH: the ansible-playbook that was installed with this very program.
         path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
         self._environment = {
@@ -212,6 +215,14 @@ class AnsibleBursts:
                 check=False,
             )
         shutil.rmtree(self._sockets, ignore_errors=True)
+        (self._private / _SOCKETS).unlink(missing_ok=True)
+
+
+def remove_sockets(private: Path) -> None:
+    """Remove the folder of SSH's sockets of bursts with that ``private`` folder, which were never closed."""
+    link = private / _SOCKETS
+    if link.is_symlink():
+        shutil.rmtree(link.readlink(), ignore_errors=True)
 
 
 def task_result(event: Mapping[str, Any]) -> TaskResult | None:
@@ -249,4 +260,4 @@ def forks_for(nodes: int) -> int:
     return max(1, min(nodes, cores * 8, int(memory / (60 * 1024**2))))
 
 
-__all__ = ["AnsibleBursts", "forks_for", "task_result"]
+__all__ = ["AnsibleBursts", "forks_for", "remove_sockets", "task_result"]

@@ -19,7 +19,7 @@ from testbed.etcd.access import ExternalCluster, MayNotMakeUsers, close_scope, c
 from testbed.events import COLLECT
 from testbed.inventory import Inventory
 from testbed.report.state import fold
-from testbed.run.bursts import AnsibleBursts
+from testbed.run.bursts import AnsibleBursts, remove_sockets
 from testbed.run.directory import RunDirectory
 from testbed.run.executor import Burst, TaskResult
 from testbed.run.freeze import write_inventory
@@ -68,7 +68,8 @@ class Cleaning:
             yield self._settle(node, answers.get(node), fetched)
 
     def _remove_secrets(self) -> None:
-        """Remove what a controller that was killed left in the run directory: secrets, its etcd's data."""
+        """Remove what a controller that was killed left: secrets, its etcd's data, SSH's sockets."""
+        remove_sockets(self.directory.private)
         for home in (self.directory.private, *(self.directory.path / "etcd").glob("etcd-*")):
             if home.is_dir():
                 shutil.rmtree(home)

@@ -204,6 +204,8 @@ def test_killed_controller(start: Callable[..., Any]) -> None:
         assert wait_for_end(agent)
     with (run.path / "events.jsonl").open("a") as journal:
         journal.write('{"event": "torn in the mid')  # as a disk might have it
+    sockets = (run.path / "private" / "sockets").readlink()
+    assert sockets.is_dir()
     done = run.testbed("clean", run.name)
     assert done.returncode == 0, done
     assert "a: fetched" in done.stderr
@@ -217,6 +219,7 @@ def test_killed_controller(start: Callable[..., Any]) -> None:
     assert told.returncode == 0, told
     assert "etcd was lost" in told.stdout
     run.check_nothing_left()
+    assert not sockets.exists()
 
 
 def wait_for_end(pidfd: int) -> bool:

@@ -15,7 +15,7 @@ import pytest
 from testbed.agent import process
 from testbed.events import START
 from testbed.resources import playbooks
-from testbed.run.bursts import AnsibleBursts
+from testbed.run.bursts import AnsibleBursts, remove_sockets
 from testbed.run.executor import FAILED, Burst, TaskResult
 from testbed.run.remote import BURST, GATE, pass_gate
 
@@ -91,23 +91,26 @@ def test_never_asked_for(bursts: AnsibleBursts, tmp_path: Path) -> None:
 AHEAD = """
 import sys
 from pathlib import Path
-from testbed.run.bursts import AnsibleBursts
+from testbed.run.bursts import AnsibleBursts, remove_sockets
 from testbed.run.executor import Burst
 here = Path(sys.argv[1])
 AnsibleBursts(here, here / "inventory.json", here / "logs", here, {}, 1).foresee(Burst(1, "start", ("n-0",)))
 """
 
 
-def test_killed_before_it_asked(bursts: AnsibleBursts, tmp_path: Path) -> None:  # noqa: ARG001  its inventory
+def test_killed_before_it_asked(bursts: AnsibleBursts, tmp_path: Path) -> None:
     """Where the controller is killed meanwhile, what waits at the gate of the shipped START ends too."""
+    bursts.close()  # another has the folder
     shutil.copytree(playbooks(), tmp_path, dirs_exist_ok=True)
     os.mkfifo(tmp_path / "near")
     (tmp_path / "testbed-start.yml").write_text(
         "- hosts: all\n  gather_facts: false\n  tasks:\n"
         f"    - ansible.builtin.shell: echo > {tmp_path}/near\n    - testbed_start:\n"
     )
+    near = os.open(tmp_path / "near", os.O_RDWR)
     controller = subprocess.Popen([sys.executable, "-c", AHEAD, str(tmp_path)])
-    (tmp_path / "near").read_bytes()
+    ended = os.pidfd_open(controller.pid)
+    assert select.select([near, ended], [], [], 60)[0] == [near]
     waiting = [(p, os.pidfd_open(p.pid)) for p in left(tmp_path)]
     assert any("ansible" in p.command for p, _ in waiting)
     controller.kill()
@@ -115,6 +118,9 @@ def test_killed_before_it_asked(bursts: AnsibleBursts, tmp_path: Path) -> None: 
     for found, handle in waiting:
         assert select.select([handle], [], [], 60)[0], found
         os.close(handle)
+    os.close(near)
+    os.close(ended)
+    remove_sockets(tmp_path)
 
 
 def test_gate_that_nobody_holds(tmp_path: Path) -> None:
