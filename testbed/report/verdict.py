@@ -82,10 +82,12 @@ def judge(state: RunState) -> Judgement:
         bound = abort.order
     elif first.kind == "machine":  # etcd is gone: nobody could be told to abort, yet all are ended
         bound = first.order
-    induced = tuple(c for c in rest if c.order > bound and not _of_its_own(c, first))
-    further = tuple(c for c in rest if c not in induced)
+    induced: list[Cause] = []
+    further: list[Cause] = []
+    for cause in rest:
+        (induced if cause.order > bound and not _of_its_own(cause, first) else further).append(cause)
     exit_code = BUG if first.kind == "bug" else EXIT_CODES[first.verdict]
-    return Judgement(first.verdict, exit_code, first, induced, further, nodes)
+    return Judgement(first.verdict, exit_code, first, tuple(induced), tuple(further), nodes)
 
 
 def _of_its_own(cause: Cause, first: Cause) -> bool:
