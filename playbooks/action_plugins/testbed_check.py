@@ -11,7 +11,7 @@ import json
 import shlex
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 from testbed.run import remote
@@ -34,7 +34,8 @@ class ActionModule(ActionBase):
         }
         interpreter = str(self._templar.template(task_vars.get("ansible_python_interpreter") or ""))
         source = shlex.quote(remote.CHECK) + " " + shlex.quote(json.dumps(asked))
-        done = self._low_level_execute_command(remote.python_command(f"-c {source}", interpreter))
+        command = remote.python_command(f"-c {source}", interpreter)
+        done = remote.persist(lambda: self._low_level_execute_command(command), AnsibleConnectionFailure)
         found = remote.parse_answer(done.get("stdout", ""))
         if found is None:
             words = (done.get("stderr") or done.get("stdout") or "no output").strip()

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 from testbed.run import remote
@@ -69,7 +69,7 @@ class ActionModule(ActionBase):
 
     def _ask(self, *words: str) -> tuple[dict[str, Any], str]:
         command = remote.agent_command(self._workspace, " ".join(words), self._interpreter)
-        done = self._low_level_execute_command(command)
+        done = remote.persist(lambda: self._low_level_execute_command(command), AnsibleConnectionFailure)
         found = remote.parse_answer(done.get("stdout", ""))
         if found is None:
             said = (done.get("stderr") or done.get("stdout") or "no output").strip()

@@ -14,7 +14,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
 from testbed.agent import archive
@@ -57,7 +57,9 @@ class ActionModule(ActionBase):
         interpreter = str(self._templar.template(task_vars.get("ansible_python_interpreter") or ""))
         command = remote.python_command(f"-c {shlex.quote(archive.BOOTSTRAP)} testbed-agent {node}", interpreter)
         with threads.waiting():
-            done = self._low_level_execute_command(command, in_data=payload)
+            done = remote.persist(
+                lambda: self._low_level_execute_command(command, in_data=payload), AnsibleConnectionFailure
+            )
         found = remote.parse_answer(done.get("stdout", ""))
         if found is None:
             words = (done.get("stderr") or done.get("stdout") or "no output").strip()

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import re
 import select
 import shlex
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 COMMON = "-common.json"
 """What all nodes' plans share; no node's name begins with a dash."""
@@ -38,6 +44,38 @@ def pass_gate(gate: str) -> bool:
             return bool(os.read(pipe, 1))
     finally:
         os.close(pipe)
+
+
+_TURNED_AWAY = re.compile(r"(?:kex|ssh)_exchange_identification|Data could not be sent .* can be reached over SSH\b")
+_BEYOND = re.compile(r"open failed|stdio forwarding failed|refused|timed out|[nN]o route|unreachable")
+
+
+def turned_away(said: str) -> bool:
+    """Whether a server ended the connection before it said who it is, as one does that has too many; or may have.
+
+    (sshd_config(5), MaxStartups.) Nothing was done then. Behind a jump host it can also be that the machine itself is
+    out of reach; then there is more in what ``ssh`` tells. Where ``ssh`` is about to end, and what it tells has not
+    come yet, Ansible knows only that it takes no more data: so what was sent is not whole, and is not used.
+    """
+    return bool(_TURNED_AWAY.search(said)) and not _BEYOND.search(said)
+
+
+def pauses() -> Iterator[float]:
+    """Seconds between attempts, about half a minute in all; no two who were turned away come back together."""
+    for longest in (0.25, 0.5, 1.0, 2.0, *(4.0,) * 8):
+        yield random.uniform(longest / 2, longest)  # noqa: S311  no secret
+
+
+def persist(do: Callable[[], T], failure: type[Exception], waits: Callable[[], Iterator[float]] = pauses) -> T:
+    """Do what needs a connection; again after a while where it raises ``failure`` as the server turned it away."""
+    for pause in waits():
+        try:
+            return do()
+        except failure as error:
+            if not turned_away(str(error)):
+                raise
+        time.sleep(pause)  # a server tells nobody when it has room again
+    return do()
 
 
 INTERPRETERS = (

@@ -210,3 +210,31 @@ def test_machines_lost_in_mid_run(breakable_lab: Callable[[int], practice.Lab], 
     found = Bench(tmp_path).call("clean", runs[practice.cut].directory)
     assert found.code == 0, found.said
     assert left_on(lab, cut.name) == {}, "`testbed clean` did not end what had been out of reach"
+
+
+CROWD = """\
+deployment: crowd
+finalise: all
+configurations:
+  one: {test: testbed barrier all}
+nodes:
+  n: {configurations: [one], count: 8}
+"""
+
+
+def test_crowd_before_one_ssh_server(bench: Bench, lab: practice.Lab) -> None:
+    """An SSH server that turns away whoever comes third while two log in lets all nodes in, one after the other."""
+    host = lab.hosts[0].name
+    picky = (
+        "sed 's/^Port.*/Port 2222/; s/^MaxStartups.*/MaxStartups 2:100:2/; s/^PidFile.*/PidFile none/' "
+        "/run/host/sshd_config >/run/picky; { /usr/sbin/sshd -D -e -f /run/picky 2>&1 & echo $! >/run/picky.pid; } | "
+        "{ read -r listening; exec 3<&0 >/dev/null 2>&1; cat <&3 & }"
+    )
+    with broken(lab, host, picky, "kill $(cat /run/picky.pid); rm /run/picky*"):
+        known = f"-o UserKnownHostsFile=/dev/null -o StrictHostKeyChecking=no -i {lab.directory}/id_ed25519"
+        aliases = {
+            f"place-{n}": {"lab_host": host, "ansible_port": 2222, "ansible_ssh_common_args": known} for n in range(8)
+        }
+        done = bench.run(bench.spec(CROWD), "-i", bench.inventory(lab, aliases))
+    assert done.code == 0, done.said
+    assert left_on(lab) == {}

@@ -11,7 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from testbed.run.remote import MARK, agent_command, parse_answer, python_command, quote_path
+from testbed.run.remote import (
+    MARK,
+    agent_command,
+    parse_answer,
+    pauses,
+    persist,
+    python_command,
+    quote_path,
+    turned_away,
+)  # fmt: skip
 
 NASTY = [
     "plain",
@@ -130,3 +139,53 @@ ANSWER = MARK + json.dumps({"ok": True})
 def test_parse_answer(stdout: str, found: object) -> None:
     """The marked line is found in whatever a machine prints around it; anything else is no answer."""
     assert parse_answer(stdout) == found
+
+
+NOT_SENT = 'Data could not be sent to remote host "10.0.0.1". Make sure this host can be reached over ssh: '
+
+
+@pytest.mark.parametrize(
+    ("said", "again"),
+    [
+        ("kex_exchange_identification: read: Connection reset by peer\r\nConnection reset by 10.0.0.1 port 22", True),
+        (NOT_SENT + "kex_exchange_identification: Connection closed by remote host", True),
+        ("Data could not be sent to remote host '10.0.0.1'. Make sure this host can be reached over SSH.", True),
+        (NOT_SENT + "root@10.0.0.1: Permission denied (publickey).", False),
+        (NOT_SENT + "Connection closed by 10.0.0.1 port 22", False),
+        ("channel 0: open failed: connect failed: No route\r\nkex_exchange_identification: Connection closed", False),
+        ("ssh: connect to host 10.0.0.1 port 22: Connection refused", False),
+    ],
+)  # fmt: skip
+def test_turned_away(said: str, again: bool) -> None:
+    """Only where a server has not listened at all, or nobody knows yet why, a connection is tried again."""
+    assert turned_away(said) is again
+
+
+def test_persistence_ends() -> None:
+    """It is tried until it is done, or another failure comes, or the pauses are used up: the last failure tells."""
+
+    def attempts(*outcomes: str) -> str:
+        left = list(outcomes)
+
+        def do() -> str:
+            said = left.pop(0)
+            if said.startswith("done"):
+                return said
+            raise ConnectionError(said)
+
+        return persist(do, ConnectionError, lambda: iter((0.0, 0.0)))
+
+    crowded = "kex_exchange_identification: "
+    assert attempts("done at once") == "done at once"
+    assert attempts(f"{crowded}1", f"{crowded}2", "done") == "done"
+    with pytest.raises(ConnectionError, match="3"):
+        attempts(f"{crowded}1", f"{crowded}2", f"{crowded}3", "done")
+    with pytest.raises(ConnectionError, match="denied"):
+        attempts(f"{crowded}1", "Permission denied", "done")
+
+
+def test_pauses_grow_and_end() -> None:
+    """Pauses are spread, and about half a minute in all."""
+    taken = list(pauses())
+    assert all(0.125 <= pause <= 4.0 for pause in taken)
+    assert 15 < sum(taken) < 40
