@@ -30,7 +30,7 @@ def _beside(name: str) -> Any:
 
 
 threads = _beside("testbed_threads")
-threads.install()
+threads.install(int(os.environ.get(remote.THREADS, "0")))
 # What is sent may only now be being written.
 if remote.GATE in os.environ and not remote.pass_gate(os.environ[remote.GATE]):
     raise AnsibleError("testbed has gone; nothing is started")

@@ -33,6 +33,7 @@ SERIES = ("2.19", "2.20", "2.21")
 
 _turn = threading.Lock()
 _here = threading.local()
+_places = threading.Semaphore()
 
 
 class Worker(WorkerProcess):
@@ -50,22 +51,17 @@ class Worker(WorkerProcess):
         self._thread = threading.Thread(target=self._work, name=str(self._host), daemon=True)
 
     def start(self) -> None:
-        """Begin, and come back when it waits for its machine, or has ended."""
+        """Begin when there is a place, and come back when it waits for its machine, or has ended."""
+        _places.acquire()
         self._thread.start()
         self._waits.wait()
 
     def is_alive(self) -> bool:
-        """Whether it has still something to do."""
-        return self._thread.is_alive()
+        """Never: of places for processes, of which there are as many as of forks, it takes none."""
+        return False
 
     def close(self) -> None:
-        """Give its place to another."""
-        self._thread.join()
-
-    def terminate(self) -> None:
-        """Nothing: it ends with the process."""
-
-    kill = terminate
+        """Nothing: there is no process to be forgotten."""
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -86,6 +82,7 @@ class Worker(WorkerProcess):
             Display().error(f"the worker for {self._host} died: {traceback.format_exc()}")
             _thread.interrupt_main()
         finally:
+            _places.release()
             self._waits.set()
 
 
@@ -106,13 +103,16 @@ def waiting() -> Iterator[None]:
             yield
 
 
-def install() -> None:
-    """Have this process of Ansible's work with threads from now on, where it can.
+def install(places: int) -> None:
+    """Have this process of Ansible's work on so many hosts at once, with threads, where it can; 0: it forks.
 
     A time limit for tasks is kept by signals, which no thread has one of its own of: there it forks.
     """
-    if not __version__.startswith(tuple(f"{series}." for series in SERIES)) or constants.TASK_TIMEOUT:
+    known = __version__.startswith(tuple(f"{series}." for series in SERIES))
+    if not places or not known or constants.TASK_TIMEOUT:
         return
+    global _places  # noqa: PLW0603  how many there are is known only now
+    _places = threading.Semaphore(places)
     for stream in (sys.stdout, sys.stderr):
         stream.getvalue = str  # type: ignore[union-attr]  # a worker asks what its task printed past `Display`
     ansible.plugins.strategy.WorkerProcess = Worker

@@ -27,7 +27,7 @@ from testbed.run.executor import (
     TaskResult,
 )
 from testbed.run.foreseen import Foreseen
-from testbed.run.remote import BURST
+from testbed.run.remote import BURST, THREADS
 
 CHECK = "check"
 """The phase that is no part of a run: `testbed doctor` looks at machines."""
@@ -53,9 +53,10 @@ _CANCEL_CHECK = 1.0
 """Seconds between ansible-runner's looks at its cancel callback."""
 
 _SOCKETS = "sockets"
+"""What in the private folder leads to the folder of SSH's sockets."""
 
 _THREADS = 4
-"""How many of the threads that a START has instead of forks are kept busy by what one fork would cost."""
+"""How many of the threads that a START has instead of forks cost what one fork does."""
 
 _TAIL = 4000
 """Characters of Ansible's output kept in memory for messages."""
@@ -93,6 +94,7 @@ class AnsibleBursts:
             "ANSIBLE_INVENTORY_ENABLED": "yaml",  # of the run's own inventory; every further kind takes time to load
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_FORCE_COLOR": "0",
+            THREADS: str(forks * _THREADS),
         }
 
     def foresee(self, burst: Burst) -> None:
@@ -171,7 +173,7 @@ class AnsibleBursts:
                 inventory=str(self._inventory),
                 extravars={"testbed_batch": list(burst.nodes), "testbed_steps": dict(burst.steps)},
                 envvars=dict(environment),
-                forks=min(len(burst.nodes), self._forks * (_THREADS if burst.phase == START else 1)),
+                forks=min(len(burst.nodes), self._forks),
                 settings={"pexpect_timeout": _CANCEL_CHECK, "suppress_ansible_output": True},
                 event_handler=on_event,
                 cancel_callback=cancelled,

@@ -28,6 +28,9 @@ not stopped with Ansible."""
 GATE = "TESTBED_GATE"
 """The environment variable that names the pipe from which a START reads before it starts anything; often not set."""
 
+THREADS = "TESTBED_THREADS"
+"""The environment variable that tells how many machines a START works on at once if it need not fork; often not set."""
+
 
 def pass_gate(gate: str) -> bool:
     """Wait until the controller writes into the named pipe ``gate``; False where it holds that open no more.

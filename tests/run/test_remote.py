@@ -184,8 +184,8 @@ def test_persistence_ends() -> None:
         attempts(f"{crowded}1", "Permission denied", "done")
 
 
-def test_pauses_grow_and_end() -> None:
-    """Pauses are spread, and about half a minute in all."""
+def test_pauses_end() -> None:
+    """Pauses are short, and about half a minute in all."""
     taken = list(pauses())
     assert all(0.125 <= pause <= 4.0 for pause in taken)
     assert 15 < sum(taken) < 40
