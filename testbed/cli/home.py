@@ -38,17 +38,19 @@ class Home:
         over: set[tuple[str, str]],
     ) -> None:
         self._directory, self._wanted, self._ends, self._over = directory, wanted, ends, over
-        self._alone = len(wanted.streams) == 1  # nothing is to be put in order
+        self._alone = False  # one log at a time: nothing is to be put in order
         self.failed = False
 
     def show(self, nodes: Sequence[str]) -> Iterator[Seen]:
         """The steps of the ``nodes`` that were asked for. Logs hold no times: `testbed.report.moments` has them."""
         from testbed.cli.reading import read_directory
 
-        self._alone = self._alone and len(nodes) == 1
+        if not nodes:
+            return
+        self._alone = len(nodes) == len(self._wanted.streams) == 1
         states = read_directory(self._directory).state.nodes
         with self._directory.events.open(encoding="utf-8", errors="replace") as lines:
-            moments = moments_of(lines, frozenset(nodes))
+            moments = {} if self._alone else moments_of(lines, frozenset(nodes))
         told = [self._node(states[node], moments) for node in nodes if node in states]
         for _, (node, seen) in heapq.merge(*told, key=itemgetter(0)):
             if isinstance(seen, Output):
