@@ -40,6 +40,7 @@ def rescue(
         silence = "the operator did not wait for it" if outcome.cancelled else outcome.message
 
     attempt(collect)
+    silence = silence or "".join(f"Ansible could not be run: {trouble}" for trouble in troubles)
     while not inbox.empty():
         message = inbox.get()
         if isinstance(message, watching.Recorded):
