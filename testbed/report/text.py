@@ -120,7 +120,7 @@ def _headline(state: RunState, judgement: Judgement, colour: bool) -> str:
 
 
 def _first(cause: Cause, tail: str, colour: bool) -> str:
-    where = f"{harmless_line(cause.where)}: " if cause.where else ""
+    where = f"{_where(cause)}: " if cause.where else ""
     lines = [f"First cause: {where}{paint(cause.verdict, cause.verdict, colour)}"]
     if cause.reason:
         lines.append(f"  {harmless_line(cause.reason)}")
@@ -134,11 +134,17 @@ def _first(cause: Cause, tail: str, colour: bool) -> str:
     return "\n".join(lines)
 
 
+def _where(cause: Cause) -> str:
+    """The node and step, and the machine where the reason does not name it: that of a node that fell silent."""
+    silent = cause.kind == "lost" and cause.machine not in ("", cause.node)
+    return harmless_line(f"{cause.where} on {cause.machine}" if silent else cause.where)
+
+
 def _others(title: str, causes: Sequence[Cause], most: int = 10) -> str:
     lines = [f"{title}:"]
     for cause in causes[:most]:
         reason = f": {harmless_line(cause.reason, 160)}" if cause.reason else ""
-        lines.append(f"  {harmless_line(cause.where) or 'the run'}: {cause.verdict}{reason}")
+        lines.append(f"  {_where(cause) or 'the run'}: {cause.verdict}{reason}")
     if len(causes) > most:
         lines.append(f"  ... and {len(causes) - most} more")
     return "\n".join(lines)

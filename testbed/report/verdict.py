@@ -155,8 +155,8 @@ def _flagged(abort: Flag, state: RunState, causes: Sequence[Cause]) -> Cause:
 
 
 def _same(one: Cause, other: Cause) -> bool:
-    """Whether both tell of the same thing: the same step, or trouble with the same node without a step."""
-    if one == other:
+    """Whether both tell of the same thing: one event, the same step, or trouble with the same node without a step."""
+    if (one.kind, one.order) == (other.kind, other.order):
         return True
     mine, theirs = (
         (one.node, one.configuration, one.target, one.step),

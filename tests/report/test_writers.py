@@ -194,6 +194,14 @@ def test_the_report_for_a_person() -> None:
     )
 
 
+def test_a_lost_node_is_told_once_with_its_machine() -> None:
+    """Of a node that fell silent the report names the machine to look at, and does not list it beside itself."""
+    state, judgement = judged("lost-node")
+    found = text.render(state, judgement, "/state/runs/r", "")
+    assert f"First cause: n-1 on {state.nodes['n-1'].machine}: error\n" in found
+    assert "Also wrong" not in found
+
+
 def test_a_large_table_shows_what_did_not_pass() -> None:
     """Of very many nodes those that passed are counted, and those that did not are listed."""
     events: list[ev.Event] = [
