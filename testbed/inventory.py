@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from testbed.errors import LabError, TestbedError, UsageError
 from testbed.resources import playbooks
@@ -76,32 +76,88 @@ def load(
     vault_password_file: str | None,
     environment: Mapping[str, str],
 ) -> Inventory:
-    """The inventory that ``sources`` (files, folders, scripts, ``a,b,`` lists) give, read by Ansible.
+    """The inventory that ``sources`` give, as `Reading` gives it."""
+    with Reading(sources, playbook_dir, vault_password_file, environment) as reading:
+        return reading.result()
 
-    Group and host variables beside the inventory and beside ``playbook_dir`` are in it, vaulted files opened with
-    ``vault_password_file``, inline-vaulted values kept as they are. The machines stand in the order in which a play
-    over ``all`` meets them. A ``remote_user`` or ``transport`` set in ansible.cfg alone is not seen here.
 
-    Raises `UsageError` for a source that is missing or cannot be read, `LabError` when a script or Ansible fails.
+class Reading:
+    """The reading of an inventory by Ansible, as a context manager: begun when made, ended on exit if it is not over.
+
+    ``sources`` are files, folders, scripts or ``a,b,`` lists. Group and host variables beside them and beside
+    ``playbook_dir`` are read too, vaulted files opened with ``vault_password_file``, inline-vaulted values kept as they
+    are. A ``remote_user`` or ``transport`` set in ansible.cfg alone is not seen here.
+
+    Raises `UsageError` for a source or a password file that is missing, `LabError` without Ansible.
     """
-    named = tuple(_absolute(source) for source in sources)
-    settings = ansible_environment(playbook_dir, named, environment)
-    merged = {**_STRICT, **environment, **settings, **_QUIET}
-    arguments = [word for source in named for word in ("-i", source)]
-    if playbook_dir is not None:
-        arguments += ["--playbook-dir", str(playbook_dir)]
-    if vault_password_file:
-        if not Path(vault_password_file).exists():
-            raise UsageError(f"vault password file {vault_password_file} does not exist")
-        arguments += ["--vault-password-file", vault_password_file]
-    printed = _ask(arguments, merged, named)
-    export, _, order = printed.rstrip("\n").rpartition("\n")
-    try:
-        groups, names = json.loads(export), json.loads(order)
-    except ValueError as error:
-        raise LabError(f"Ansible printed no JSON for {', '.join(named)}: {printed[:200]!r}") from error
-    variables = _effective(groups, names)
-    return Inventory(tuple(_machine(name, variables[name]) for name in names), groups, named)
+
+    def __init__(
+        self,
+        sources: Sequence[str],
+        playbook_dir: Path | None,
+        vault_password_file: str | None,
+        environment: Mapping[str, str],
+    ) -> None:
+        self._named = tuple(_absolute(source) for source in sources)
+        settings = ansible_environment(playbook_dir, self._named, environment)
+        arguments = [word for source in self._named for word in ("-i", source)]
+        if playbook_dir is not None:
+            arguments += ["--playbook-dir", str(playbook_dir)]
+        if vault_password_file:
+            if not Path(vault_password_file).exists():
+                raise UsageError(f"vault password file {vault_password_file} does not exist")
+            arguments += ["--vault-password-file", vault_password_file]
+        if importlib.util.find_spec("ansible") is None:
+            raise LabError(f"ansible-core is not installed beside {sys.executable}", "pip install ansible-core")
+        self._process = subprocess.Popen(
+            [sys.executable, str(playbooks() / "testbed_inventory.py"), *arguments],
+            env={**_STRICT, **environment, **settings, **_QUIET},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process and what it started, if it still runs, and let go of its pipes."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+    def result(self) -> Inventory:
+        """Wait for the inventory; its machines stand in the order in which a play over ``all`` meets them.
+
+        Raises `UsageError` for a source that cannot be read, `LabError` when a script or Ansible fails.
+        """
+        printed = self._printed()
+        export, _, order = printed.rstrip("\n").rpartition("\n")
+        try:
+            groups, names = json.loads(export), json.loads(order)
+        except ValueError as error:
+            raise LabError(f"Ansible printed no JSON for {', '.join(self._named)}: {printed[:200]!r}") from error
+        variables = _effective(groups, names)
+        return Inventory(tuple(_machine(name, variables[name]) for name in names), groups, self._named)
+
+    def _printed(self) -> str:
+        """What Ansible prints of the inventory; raises with its own reason when it fails."""
+        try:
+            printed, complaint = self._process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired as error:
+            raise LabError(
+                f"inventory {', '.join(self._named)} gave no answer within {PATIENCE:.0f} s",
+                "if it is a script, run it by hand with --list",
+            ) from error
+        if self._process.returncode:
+            raise _refusal(complaint or printed, self._named)
+        return printed
 
 
 def ansible_environment(
@@ -224,44 +280,6 @@ def _said(config: Path) -> dict[str, str]:
     except OSError:
         return {}
     return dict(re.findall(r"^\s*(\w+)\s*[=:][ \t]*(.*?)[ \t]*(?:[ \t];.*)?$", text, re.M))
-
-
-def _ask(arguments: Sequence[str], environment: Mapping[str, str], sources: Sequence[str]) -> str:
-    """What Ansible prints of the inventory; raises with its own reason when it fails."""
-    if importlib.util.find_spec("ansible") is None:
-        raise LabError(f"ansible-core is not installed beside {sys.executable}", "pip install ansible-core")
-    process = subprocess.Popen(
-        [sys.executable, str(playbooks() / "testbed_inventory.py"), *arguments],
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    try:
-        printed, complaint = process.communicate(timeout=PATIENCE)
-    except subprocess.TimeoutExpired as error:
-        raise LabError(
-            f"inventory {', '.join(sources)} gave no answer within {PATIENCE:.0f} s",
-            "if it is a script, run it by hand with --list",
-        ) from error
-    finally:
-        _stop(process)
-    if process.returncode:
-        raise _refusal(complaint or printed, sources)
-    return printed
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    """End the process and what it started, if it still runs, and let go of its pipes."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    for pipe in (process.stdout, process.stderr):
-        if pipe is not None:
-            pipe.close()
 
 
 def _refusal(complaint: str, sources: Sequence[str]) -> TestbedError:

@@ -77,21 +77,22 @@ def etcd_choice(
 ) -> Any:
     """Where to coordinate, as the options and the environment say."""
     from testbed.etcd.access import external_cluster
-    from testbed.run.scopes import EtcdChoice
+    from testbed.etcd.choice import EtcdChoice
 
     return EtcdChoice(external_cluster(endpoints), binary, advertise, shared_credentials)
 
 
 def carry_out(options: Any, follow: bool = False) -> int:
     """Prepare and execute, show progress on stderr and the report on stdout; the exit code."""
+    from testbed.run.pipeline import prepare
+
+    request = prepare(options)  # before all else is loaded: it loads what a run needs while it waits for Ansible
     from testbed.cli.progress import progress
     from testbed.cli.terminal import colourful
     from testbed.report.text import report_text
     from testbed.run import directory as directories
     from testbed.run.controller import execute
-    from testbed.run.pipeline import prepare
 
-    request = prepare(options)
     directory = directories.create(request.plan.run, options.run_dir)
     with _following(request, directory) if follow else progress(sys.stderr) as show:
         outcome = execute(request, directory, show)

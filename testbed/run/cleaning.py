@@ -16,6 +16,7 @@ from typing import Any
 from testbed.compile.plan import CLEAN_ONLY, RunPlan
 from testbed.errors import LabError, UsageError
 from testbed.etcd.access import ExternalCluster, MayNotMakeUsers, close_scope, connect, return_scope
+from testbed.etcd.choice import EtcdChoice
 from testbed.events import COLLECT
 from testbed.inventory import Inventory
 from testbed.report.state import fold
@@ -26,7 +27,6 @@ from testbed.run.freeze import write_inventory
 from testbed.run.latecomers import take_in
 from testbed.run.pipeline import Options, environment_of, node_inventory, plan_of
 from testbed.run.results import unpack_results
-from testbed.run.scopes import EtcdChoice
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from testbed.coord.sender import Once, Sender
 from testbed.coord.session import Session
 from testbed.coord.store import Change, Lease, Put, Span, Store, StoreError
 from testbed.errors import SURROUNDINGS, Interrupted, LabError, TestbedError
+from testbed.etcd.choice import EtcdChoice
 from testbed.report.lastwords import complete
 from testbed.report.state import RunState, fold
 from testbed.report.verdict import BUG, Judgement, judge
@@ -40,7 +41,7 @@ from testbed.run.loop import Loop
 from testbed.run.messages import EtcdLost
 from testbed.run.outcome import write_outcome
 from testbed.run.phases import Phases
-from testbed.run.scopes import EtcdChoice, OpenScope, etcd_scope
+from testbed.run.scopes import OpenScope, etcd_scope
 
 CONTROLLER = "controller"
 """How the controller signs flags."""

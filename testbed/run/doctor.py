@@ -24,6 +24,7 @@ from testbed.errors import TestbedError
 from testbed.etcd import advisories, binary
 from testbed.etcd.access import connect, require_authentication, server_version
 from testbed.etcd.addresses import reachable_address
+from testbed.etcd.choice import EtcdChoice
 from testbed.etcd.server import EmbeddedServer
 from testbed.inventory import Inventory
 from testbed.lab.machines import explain
@@ -31,7 +32,6 @@ from testbed.run.bursts import CHECK, AnsibleBursts, forks_for
 from testbed.run.directory import state_root
 from testbed.run.executor import Burst, TaskResult
 from testbed.run.freeze import write_private
-from testbed.run.scopes import EtcdChoice
 
 GOOD, POOR, BAD = "good", "poor", "bad"
 """How a thing is: as it should be; usable, with a word of warning; in the way of a run."""

@@ -6,20 +6,21 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from testbed import inventory as inventories
 from testbed.compile.plan import WITHOUT_CLEAN, RunPlan, plan
 from testbed.errors import UsageError
 from testbed.etcd.addresses import LOOPBACK, reachable_address
+from testbed.etcd.choice import EtcdChoice
 from testbed.inventory import Inventory, Machine
 from testbed.lab.match import HERE, match
-from testbed.run.controller import Request
 from testbed.run.directory import RunDirectory, name_run, state_home
-from testbed.run.freeze import timing_of
-from testbed.run.scopes import EtcdChoice
 from testbed.spec import load
 from testbed.spec.model import Deployment
+
+if TYPE_CHECKING:
+    from testbed.run.controller import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,9 @@ class Options:
 def prepare(options: Options) -> Request:
     """The request that ``options`` amount to. Raises `SpecError`, `UsageError` or `LabError`."""
     made, inventory = plan_of(options)
+    from testbed.run.controller import Request
+    from testbed.run.freeze import timing_of
+
     return Request(
         plan=made,
         inventory=node_inventory(made, inventory),
@@ -65,7 +69,9 @@ def plan_of(options: Options, run: str | None = None) -> tuple[RunPlan, Inventor
     folder = deployment.path.resolve().parent
     inventory = None
     if options.inventories:
-        inventory = inventories.load(options.inventories, folder, options.vault_password_file, os.environ)
+        with inventories.Reading(options.inventories, folder, options.vault_password_file, os.environ) as reading:
+            _load_what_runs()
+            inventory = reading.result()
     machines = match(deployment, inventory) if options.machines is None else _again(deployment, options, inventory)
     run = run or name_run(deployment.name)
     directory = options.run_dir.expanduser().absolute() if options.run_dir else state_home() / run
@@ -80,6 +86,13 @@ def plan_of(options: Options, run: str | None = None) -> tuple[RunPlan, Inventor
         inventories=inventory.sources if inventory else (),
     )
     return made, inventory
+
+
+def _load_what_runs() -> None:
+    """Import, while Ansible reads an inventory, what a run needs besides; it takes about half as long."""
+    import ansible_runner  # noqa: F401
+
+    import testbed.run.controller  # noqa: F401
 
 
 def node_inventory(made: RunPlan, inventory: Inventory | None) -> dict[str, Any]:

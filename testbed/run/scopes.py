@@ -31,6 +31,7 @@ from testbed.etcd.access import (
     server_version,
 )
 from testbed.etcd.addresses import ANY, LOOPBACK, is_own, reachable_address
+from testbed.etcd.choice import EtcdChoice
 from testbed.etcd.server import EmbeddedServer
 from testbed.inventory import Machine
 from testbed.run.directory import RunDirectory
@@ -41,19 +42,6 @@ Lost = Callable[[str], None]
 
 Notice = Callable[[str], None]
 """Told, from any thread, in a sentence what the operator should know."""
-
-
-@dataclass(frozen=True, slots=True)
-class EtcdChoice:
-    """Where a run coordinates: on the lab's ``cluster``, or a server of its own, reached at ``advertise``.
-
-    ``shared_credentials`` allows the cluster's user itself for all nodes where it may not make users.
-    """
-
-    cluster: ExternalCluster | None = None
-    binary: str | None = None
-    advertise: str | None = None
-    shared_credentials: bool = False
 
 
 @dataclass(frozen=True, slots=True)

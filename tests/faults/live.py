@@ -13,13 +13,13 @@ from typing import Any
 from testbed.agent.plan import Access
 from testbed.agent.workspace import Workspace
 from testbed.etcd.access import ExternalCluster
+from testbed.etcd.choice import EtcdChoice
 from testbed.events import Event
 from testbed.run import directory as directories
 from testbed.run.controller import Outcome, execute
 from testbed.run.directory import RunDirectory
 from testbed.run.freeze import Timing
 from testbed.run.pipeline import Options, prepare
-from testbed.run.scopes import EtcdChoice
 
 LIMIT = 100.0
 """Seconds after which a test gives up on what should have come."""

@@ -11,9 +11,10 @@ import pytest
 from testbed.coord.gateway import connect
 from testbed.coord.keys import RunKeys
 from testbed.coord.store import Denied, Put, Span
+from testbed.etcd.choice import EtcdChoice
 from testbed.inventory import Machine
 from testbed.run.directory import RunDirectory, create
-from testbed.run.scopes import EtcdChoice, etcd_scope
+from testbed.run.scopes import etcd_scope
 
 HERE = Machine("here", "127.0.0.1", "local")
 
