@@ -88,26 +88,32 @@ def _measure(arguments: argparse.Namespace) -> None:
 
 
 def _rows(lab: Lab, folder: Path, only: list[str], rounds: int) -> dict[str, Any]:
-    """The median round of each row; rounds go over the fast rows in turn, so that a busy moment hits all of them."""
+    """The median round of each row, with the memory of one further round: looking at memory takes time.
+
+    Rounds go over the fast rows in turn, so that a busy moment hits all of them.
+    """
     taken: dict[str, list[rows.Measured]] = {}
-    for number in range(rounds):
+    for number in range(-1, rounds):
         for row in rows.ROWS:
-            if row.name in only and (row.fast or not number):
+            if row.name in only and (row.fast or number < 1):
+                what = row.name if number >= 0 else f"{row.name}'s memory"
                 try:
-                    found = _told(row.name, partial(rows.run, row, lab, folder / row.name))
+                    found = _told(what, partial(rows.run, row, lab, folder / row.name, look=number < 0))
                 except Failure as failure:  # a peer that fails on a busy machine is no reason to lose the others
                     if row.fast:
                         raise
                     print(f"{row.name} failed and has no figures: {failure}", file=sys.stderr)
                 else:
                     taken.setdefault(row.name, []).append(found)
-    return {name: _median(found) for name, found in taken.items()}
+    return {name: _median(*found) for name, found in taken.items() if len(found) > 1}
 
 
-def _median(found: list[rows.Measured]) -> dict[str, Any]:
+def _median(looked: rows.Measured, *found: rows.Measured) -> dict[str, Any]:
     middle = statistics.median_low(m.cost.wall for m in found)
     chosen = next(m for m in found if m.cost.wall == middle)
-    raw = {k: v for k, v in asdict(chosen.cost).items() if k not in ("detached", "code")}
+    seen = ("memory", "etcd_cpu", "etcd_memory")
+    raw = {k: v for k, v in asdict(chosen.cost).items() if k not in ("detached", "code", *seen)}
+    raw |= {key: getattr(looked.cost, key) for key in seen}
     return {**raw, "cpu": chosen.cost.all_cpu, "hosts_cpu": chosen.hosts_cpu, "rounds": [m.cost.wall for m in found]}
 
 

@@ -70,16 +70,18 @@ def measure(
     cwd: Path | None = None,
     log: Path | None = None,
     patient: bool = False,
+    look: bool = True,
 ) -> Cost:
     """Run ``command`` to its end, its output going to ``log``; raises `Failure` unless its exit code is 0.
 
-    What it leaves behind is ended with it, but when ``patient`` waited for and looked at too.
+    What it leaves behind is ended with it, but when ``patient`` waited for and looked at too. Looking takes time from
+    the command: without ``look`` the cost has no memory and nothing of etcd's own.
     """
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "cost.json"
         log = log or Path(folder) / "log"
         with log.open("wb") as output:
-            words = [str(result), str(cwd or folder), str(int(patient))]
+            words = [str(result), str(cwd or folder), str(int(patient)), str(int(look))]
             subprocess.run(
                 [sys.executable, "-m", "benchmarks.measure", *words, *command],
                 cwd=Path(__file__).resolve().parent.parent, stdin=subprocess.DEVNULL, stdout=output,
@@ -175,14 +177,15 @@ class _Sampler(threading.Thread):
         self.join()
 
 
-def _watch(command: Sequence[str], cwd: str, patient: bool) -> Cost:
+def _watch(command: Sequence[str], cwd: str, patient: bool, look: bool) -> Cost:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
     began = time.monotonic()
     main = subprocess.Popen(command, cwd=cwd)
     sampler = _Sampler(main.pid, patient)
-    sampler.start()
+    if look:
+        sampler.start()
     detached, wall, cpu, code = [], 0.0, 0.0, 0
     while True:
         try:
@@ -197,10 +200,11 @@ def _watch(command: Sequence[str], cwd: str, patient: bool) -> Cost:
         main.returncode = code
         for left in () if patient else descendants(os.getpid())[1:]:
             os.kill(left, signal.SIGTERM)
-    sampler.stop()
+    if look:
+        sampler.stop()
     return Cost(code, wall, cpu, sampler.memory, sampler.etcd_cpu, sampler.etcd_memory, tuple(detached))
 
 
 if __name__ == "__main__":
-    found = _watch(sys.argv[4:], sys.argv[2], sys.argv[3] == "1")
+    found = _watch(sys.argv[5:], sys.argv[2], sys.argv[3] == "1", sys.argv[4] == "1")
     Path(sys.argv[1]).write_text(json.dumps(asdict(found)))

@@ -50,13 +50,13 @@ class Measured:
     hosts_cpu: float
 
 
-def run(row: Row, lab: Lab, folder: Path) -> Measured:
-    """Measure the row once; raises `Failure` where it did not do what it is measured for."""
+def run(row: Row, lab: Lab, folder: Path, look: bool) -> Measured:
+    """Measure the row once, at its memory with ``look``; raises `Failure` where it did not do what it is for."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     ready = row.prepare(lab, folder)
     before = _hosts_cpu(lab)
-    cost = measure(ready.command, ready.environment, folder, folder / "log")
+    cost = measure(ready.command, ready.environment, folder, folder / "log", look=look)
     if row.archives:
         empty = [h.name for h in lab.hosts if not (folder / f"{h.name}.tar.gz").stat().st_size]
         if empty:
