@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from testbed.errors import LabError, UsageError
-from testbed.inventory import Inventory, Machine, ansible_environment, for_nodes, load
+from testbed.inventory import Inventory, Machine, Reading, ansible_environment, for_nodes, load
 
 CASES = Path(__file__).parent.parent / "cases"
 BROKEN = sorted((CASES / "inventory-broken").glob("*.expected"))
@@ -204,3 +204,16 @@ def test_ansible_cfg_beside_the_spec_is_obeyed(tmp_path: Path) -> None:
     (tmp_path / "lab.yml").write_text("all: {hosts: {m: {ansible_user: ann}}}\n")
     ansible("ansible-vault", "encrypt", "--vault-password-file", tmp_path / "password", tmp_path / "lab.yml")
     assert read(tmp_path, "lab.yml", playbook_dir=tmp_path / "spec").machines[0].user == "ann"
+
+
+def test_a_reading_ends_with_its_block(tmp_path: Path) -> None:
+    """An inventory that nobody waits for any more is read no further: its script and what that started end."""
+    fifo, script = tmp_path / "fifo", tmp_path / "slow"
+    os.mkfifo(fifo)
+    script.write_text(f"#!/bin/sh\nexec 9>{fifo}\necho begun >&9\nsleep 1000\n")
+    script.chmod(0o755)
+    with Reading([str(script)], None, None, os.environ):
+        held = fifo.open()
+        assert held.readline() == "begun\n"
+    with held:
+        assert held.read() == ""  # comes once nobody has it open for writing
