@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from testbed.cli.terminal import require_screen
 from testbed.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def command(
         words += ["--access", str(access.absolute())] if access else []
         serve(words, web_host, web)
         return
+    require_screen()
     from testbed_tui.app import TestbedApp
 
     TestbedApp(attachment, inventory).run()
@@ -51,6 +53,7 @@ def command(
 
 def run_with_screen(words: Sequence[str]) -> int:
     """Run ``testbed`` with these words as a process of its own, watch it on the screen, report; the exit code."""
+    require_screen()
     import sys
 
     from testbed_tui.app import TestbedApp

@@ -50,6 +50,18 @@ def test_a_wrong_command_line_is_told_on_stderr(call: Callable[..., Result], arg
     assert "Usage: testbed" in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [("tui",), ("run", "--tui", "SPEC")])
+def test_the_screen_wants_a_terminal(
+    start: Callable[..., subprocess.CompletedProcess[str]], home: Path, arguments: tuple[str, ...]
+) -> None:
+    """Where there is no terminal the screen is refused before anything is started, and nothing is drawn."""
+    spec = Path(testbed.__file__).parent.parent / "examples" / "hello" / "deployment.yml"
+    done = start(*(str(spec) if word == "SPEC" else word for word in arguments))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: the screen needs a terminal, which std")
+    assert not (home / "runs").exists()
+
+
 def failing(error: BaseException) -> Words:
     """The group with one command more, which raises."""
     words = Words("testbed")
