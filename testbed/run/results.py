@@ -7,6 +7,7 @@ import os
 import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 from testbed.errors import LabError
 
@@ -19,8 +20,23 @@ MAX_BYTES = 64 * 1024**3
 MAX_TRAILER = 16 * 1024**2
 """Bytes that may follow the last entry; tar fills up to 10 KiB."""
 
+MAX_HEADER = 1024**2
+"""Bytes that a header may have which tells more of the entry after it (a long name, say); it is held in memory."""
+
 _TOP = frozenset({"logs", "reports", "events.jsonl", "agent.log", "notes.json"})
 """What an agent packs; anything else is not its work."""
+
+
+class _Member(tarfile.TarInfo):
+    """An entry whose header may not make the reader hold whatever a node likes."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """See `tarfile.TarInfo.frombuf`; raises `tarfile.ReadError` for a header that is too large."""
+        found = super().frombuf(buf, encoding, errors)
+        if not found.isreg() and found.size > MAX_HEADER:
+            raise tarfile.ReadError(f"a header of {found.size} bytes")
+        return found
 
 
 def unpack_results(archive: Path, folder: Path) -> int:
@@ -33,7 +49,7 @@ def unpack_results(archive: Path, folder: Path) -> int:
     count = total = 0
     refused: list[str] = []
     try:
-        with gzip.open(archive) as whole, tarfile.open(fileobj=whole, mode="r|") as packed:
+        with gzip.open(archive) as whole, tarfile.open(fileobj=whole, mode="r|", tarinfo=_Member) as packed:
             for member in packed:
                 count += 1
                 total += member.size
@@ -45,7 +61,8 @@ def unpack_results(archive: Path, folder: Path) -> int:
                     continue
                 _unpack_member(packed, member, folder / path)
             _read_out(whole)
-    except (tarfile.TarError, zlib.error, OSError, EOFError, ValueError) as error:
+    except (tarfile.TarError, zlib.error, OSError, EOFError, ValueError, OverflowError, RecursionError) as error:
+        # `tarfile` lets headers before headers recurse, and a time may be more than any clock can show.
         raise LabError(f"the archive {archive} cannot be unpacked: {error}") from error
     if refused:
         names = ", ".join(ascii(name) for name in refused[:5])

@@ -164,3 +164,35 @@ def test_count_bound(tmp_path: Path) -> None:
     archive.write_bytes(gzip.compress(entry * (results.MAX_MEMBERS + 1), compresslevel=1))
     with pytest.raises(LabError, match="larger than"):
         unpack_results(archive, tmp_path / "n")
+
+
+@pytest.mark.parametrize("moment", ["1e300", "inf", "-1e30", "nan"])
+def test_impossible_time(moment: str, tmp_path: Path) -> None:
+    """A time that no clock can show makes an archive that cannot be unpacked, told in words."""
+    odd = member("logs/x")
+    odd.pax_headers = {"mtime": moment}
+    archive = pack(tmp_path / "a.tar.gz", (odd, b"x"))
+    with pytest.raises(LabError, match="cannot be unpacked"):
+        unpack_results(archive, tmp_path / "n")
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_headers_before_headers(kind: bytes, tmp_path: Path) -> None:
+    """Headers that only announce further headers, without end, are told as an archive that cannot be unpacked."""
+    header = member("x", kind)
+    header.size = 12
+    archive = tmp_path / "a.tar.gz"
+    archive.write_bytes(gzip.compress((header.tobuf() + b"12 path=abc\n".ljust(512, b"\0")) * 3000))
+    with pytest.raises(LabError, match="cannot be unpacked"):
+        unpack_results(archive, tmp_path / "n")
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_header_bound(kind: bytes, tmp_path: Path) -> None:
+    """A header that would be held in memory is refused by the size that it claims."""
+    header = member("x", kind)
+    header.size = results.MAX_HEADER + 1
+    archive = tmp_path / "a.tar.gz"
+    archive.write_bytes(gzip.compress(header.tobuf(tarfile.GNU_FORMAT) + b"a" * header.size))
+    with pytest.raises(LabError, match=f"a header of {header.size} bytes"):
+        unpack_results(archive, tmp_path / "n")
