@@ -220,6 +220,11 @@ class AnsibleBursts:
         (self._private / _SOCKETS).unlink(missing_ok=True)
 
 
+def preload() -> None:
+    """Import ansible-runner ahead of the first burst, at a time when there is nothing else to do."""
+    import ansible_runner  # noqa: F401
+
+
 def remove_sockets(private: Path) -> None:
     """Remove the folder of SSH's sockets of bursts with that ``private`` folder, which were never closed."""
     link = private / _SOCKETS
@@ -262,4 +267,4 @@ def forks_for(nodes: int) -> int:
     return max(1, min(nodes, cores * 8, int(memory / (60 * 1024**2))))
 
 
-__all__ = ["AnsibleBursts", "forks_for", "remove_sockets", "task_result"]
+__all__ = ["AnsibleBursts", "forks_for", "preload", "remove_sockets", "task_result"]

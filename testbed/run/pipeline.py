@@ -90,9 +90,10 @@ def plan_of(options: Options, run: str | None = None) -> tuple[RunPlan, Inventor
 
 def _load_what_runs() -> None:
     """Import, while Ansible reads an inventory, what a run needs besides; it takes about half as long."""
-    import ansible_runner  # noqa: F401
-
     import testbed.run.controller  # noqa: F401
+    from testbed.run.bursts import preload
+
+    preload()
 
 
 def node_inventory(made: RunPlan, inventory: Inventory | None) -> dict[str, Any]:
