@@ -3,17 +3,23 @@
 # this file imports ansible-core, which is under that licence.
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Print an inventory as ``ansible-inventory --list --export`` does, then its hosts in order, as a JSON list on a line.
+"""Print an inventory as ``ansible-inventory --list --export`` does, then, as JSON on a line, its hosts in order.
 
-The export sorts all that it prints, so the order in which a play over ``all`` meets the hosts is lost in it.
+The export sorts all that it prints, so the order in which a play over ``all`` meets the hosts is lost in it. With each
+host come those of its connection variables that are templates, resolved: under a node's name they would mean another
+host (``inventory_hostname``), or one that the run's inventory does not have (``hostvars``).
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 from ansible.cli.inventory import InventoryCLI
+from ansible.errors import AnsibleError
+from ansible.template import Templar
+from ansible.vars.hostvars import HostVars
 
 
 class OrderedInventory(InventoryCLI):
@@ -25,8 +31,25 @@ class OrderedInventory(InventoryCLI):
             super().run()
         except SystemExit as end:
             if not end.code:
-                sys.stdout.write(json.dumps([host.name for host in self.inventory.get_hosts("all")]) + "\n")
+                HostVars(self.inventory, self.vm, self.loader)  # from now on the manager knows ``hostvars``
+                hosts = [(host.name, self._resolved(host)) for host in self.inventory.get_hosts("all")]
+                sys.stdout.write(json.dumps(hosts) + "\n")
             raise
+
+    def _resolved(self, host: Any) -> dict[str, Any]:
+        """The host's connection variables that are templates; passwords, and what cannot be known, are left out."""
+        variables = self.vm.get_vars(host=host)
+        templar = Templar(self.loader, variables)
+        result = {}
+        for name, value in variables.items():
+            if name.startswith("ansible_") and "pass" not in name and templar.is_template(value):
+                try:
+                    resolved = templar.template(value)
+                except AnsibleError:
+                    continue  # it needs what only a play knows; Ansible says so there if it is never known
+                if isinstance(resolved, (str, int, float)):
+                    result[name] = resolved
+        return result
 
 
 if __name__ == "__main__":

@@ -29,7 +29,10 @@ _SETTINGS = (
 )
 _ONCE = ("ANSIBLE_SSH_ARGS", "ssh_args", "-o ControlMaster=no")
 """Where a machine is connected to once: a connection kept for a next time is a process more at both ends."""
-_QUIET = {"ANSIBLE_VERBOSITY": "0", "ANSIBLE_DEBUG": "False"}  # they print on stdout, before what is asked for
+_QUIET = {
+    "ANSIBLE_VERBOSITY": "0", "ANSIBLE_DEBUG": "False",  # they print on stdout, before what is asked for
+    "ANSIBLE_LOG_PATH": os.devnull,  # what is printed holds opened vaults, and would stand in the operator's log
+}  # fmt: skip
 _STRICT = {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FATAL": "True", "ANSIBLE_INVENTORY_UNPARSED_FAILED": "True"}
 _PARSERS = re.compile(r"^\[WARNING\]: Failed to parse inventory with '([^']+)' plugin: (.*?)(?=^\[|\Z)", re.M | re.S)
 
@@ -39,8 +42,8 @@ class Machine:
     """A host of the inventory.
 
     ``variables`` are those that hold for it, groups' included, as Ansible would merge them; they may hold secrets.
-    ``address`` is ``ansible_host``, else the name; a template in it is left as it stands. ``user`` and ``port`` are
-    None where the inventory does not set them.
+    Of those that are templates, Ansible's own for the connection are resolved, but for passwords. ``address`` is
+    ``ansible_host``, else the name. ``user`` and ``port`` are None where the inventory does not set them.
     """
 
     name: str
@@ -140,11 +143,14 @@ class Reading:
         printed = self._printed()
         export, _, order = printed.rstrip("\n").rpartition("\n")
         try:
-            groups, names = json.loads(export), json.loads(order)
+            groups, hosts = json.loads(export), json.loads(order)
         except ValueError as error:
             raise LabError(f"Ansible printed no JSON for {', '.join(self._named)}: {printed[:200]!r}") from error
-        variables = _effective(groups, names)
-        return Inventory(tuple(_machine(name, variables[name]) for name in names), groups, self._named)
+        for name, resolved in hosts:
+            if resolved:
+                groups["_meta"].setdefault("hostvars", {}).setdefault(name, {}).update(resolved)
+        variables = _effective(groups, [name for name, _ in hosts])
+        return Inventory(tuple(_machine(name, variables[name]) for name, _ in hosts), groups, self._named)
 
     def _printed(self) -> str:
         """What Ansible prints of the inventory; raises with its own reason when it fails."""

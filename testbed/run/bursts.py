@@ -166,10 +166,10 @@ class AnsibleBursts:
         try:
             runner = ansible_runner.run(
                 private_data_dir=str(work),
-                project_dir=str(self._playbooks),
+                project_dir=str(Path.cwd()),  # from where paths of keys, of ssh and of vaults hold
                 artifact_dir=str(work / "artifacts"),
                 ident=work.name,
-                playbook=PLAYBOOKS[burst.phase],
+                playbook=str(self._playbooks / PLAYBOOKS[burst.phase]),
                 inventory=str(self._inventory),
                 extravars={"testbed_batch": list(burst.nodes), "testbed_steps": dict(burst.steps)},
                 envvars=dict(environment),

@@ -42,7 +42,10 @@ def ansible(program: str, *arguments: str | Path, **environment: str) -> str:
 
 @pytest.mark.parametrize("case", sorted(p for p in (CASES / "inventory").iterdir()), ids=lambda path: path.name)
 def test_reads_what_ansible_reads(case: Path) -> None:
-    """Files, scripts, plugins and lists give their machines in Ansible's order, with the variables that hold."""
+    """Files, scripts, plugins and lists give their machines in Ansible's order, with the variables that hold.
+
+    Of templates only those that a case names as ``resolved`` are: how to reach a machine, but not with which password.
+    """
     expected = json.loads((case / "expected.json").read_text())
     inventory = read(case, *expected["sources"])
     found = [[m.name, m.address, m.connection, m.user, m.port] for m in inventory.machines]
@@ -52,7 +55,8 @@ def test_reads_what_ansible_reads(case: Path) -> None:
     effective = json.loads(printed, object_hook=lambda d: d.get("__ansible_unsafe", d))["_meta"]["hostvars"]
     for machine in inventory.machines:
         own = {key: value for key, value in machine.variables.items() if key != "ansible_group_priority"}
-        assert own == effective.get(machine.name, {})
+        resolved = {key: own[key] for key in expected.get("resolved", ()) if key in own}
+        assert own == {**effective.get(machine.name, {}), **resolved}
 
 
 @pytest.mark.parametrize("case", BROKEN, ids=lambda path: path.stem)
@@ -152,6 +156,23 @@ def test_nodes_take_the_place_of_machines() -> None:
     assert made["children"]["modality"] == {"hosts": {"a": None, "b": None}, "vars": {"z": 3}}
     assert made["children"]["server"] == {"hosts": {"b": None}}
     assert m1.name not in json.dumps(made)
+
+
+def test_a_node_is_reached_as_its_machine() -> None:
+    """A connection that an inventory makes of its hosts' names leads to the machine, not to the node's name."""
+    case = CASES / "inventory" / "templated-connection"
+    inventory = read(case, "lab.ini")
+    data = for_nodes(inventory, {"node": next(m for m in inventory.machines if m.name == "web")}, {})
+    assert data["all"]["hosts"]["node"]["ansible_host"] == "web.lab.example"
+
+
+def test_the_log_of_ansible_holds_no_vault(vaulted: Path, tmp_path: Path) -> None:
+    """Where ansible.cfg keeps a log, reading an inventory with opened vaults writes nothing into it."""
+    log = tmp_path / "ansible.log"
+    environment = {**os.environ, "ANSIBLE_LOG_PATH": str(log)}
+    opened = load([str(vaulted / "lab.yml")], vaulted / "spec", str(vaulted / "password"), environment)
+    assert opened.groups["web"]["vars"]["word"] == "hidden"
+    assert not log.exists()
 
 
 def test_two_nodes_on_one_machine() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,46 @@ def test_ansible_cfg_holds_beside_spec_and_inventory(bench: Bench, tmp_path: Pat
     done = bench.run(spec, "-i", inventory, environment={"ANSIBLE_VERBOSITY": "2"})  # a habit that must not hurt
     assert done.code == 0, done.said
     assert done.report("one", "role.txt") == f"beside the {'inventory' if place == 'inventory' else 'spec'}\n"
+
+
+REACHED = """\
+deployment: reached
+configurations:
+  reached:
+    init:
+      gather_facts: false
+      ansible: [{ansible.builtin.copy: {content: "{{ opened }}", dest: "{{ testbed_workspace }}/opened", mode: "0600"}}]
+    test: cp opened "$TESTBED_REPORTS/"
+nodes:
+  one: {configurations: [reached]}
+"""
+
+
+@pytest.mark.lab
+def test_paths_hold_from_where_the_command_is_called(bench: Bench, practice_lab: practice.Lab) -> None:
+    """Paths of keys, of ssh's files and of vault passwords are relative to the current folder, as Ansible takes them.
+
+    The machine's address is made of its own name, which the node does not have.
+    """
+    host = practice_lab.hosts[0]
+    own = yaml.safe_load(practice_lab.inventory.read_text())["all"]["vars"]
+    shutil.copy(own["ansible_ssh_private_key_file"], bench.folder / "key")
+    (bench.folder / "ssh_config").write_text(f"Host {host.name}\n  HostName {host.address}\n")
+    variables = {
+        "ansible_host": "{{ inventory_hostname }}",
+        "ansible_ssh_private_key_file": "key",
+        "ansible_ssh_common_args": own["ansible_ssh_common_args"] + " -F ssh_config",
+        "opened": "{{ inline_secret }}",
+    }
+    inventory = bench.inventory(practice_lab, {host.name: variables})
+    spec = bench.spec(REACHED)
+    shutil.copytree(WAYS / "spec/group_vars", spec.parent / "group_vars")
+    (spec.parent / "group_vars/talker.yml").rename(spec.parent / "group_vars/reached.yml")
+    password_file(bench.folder)
+    identity = {"ANSIBLE_VAULT_IDENTITY_LIST": "house@vault-password"}
+    done = bench.run(spec, "-i", inventory, "--etcd-advertise", practice_lab.controller, environment=identity)
+    assert done.code == 0, done.said
+    assert done.report("one", "opened") == "from the inline value"
 
 
 STUCK = """\
