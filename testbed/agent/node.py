@@ -212,8 +212,7 @@ class Node:
     def leave(self) -> None:
         """Give up the node's lease and all connections."""
         if self._session is not None:
-            with suppress(StoreError):  # then the lease ends by itself
-                self._session.close(revoke=not self._cleared)
+            self._session.close(revoke=not self._cleared)
         self._feed.close()
         self._store.close()
 

@@ -98,16 +98,8 @@ class Peek:
                 self._confirm()
         finally:
             if self._session is not None:
-                self._leave(self._session)
+                self._session.close()  # what was asked goes with the lease
             self._feed.close()
-
-    @staticmethod
-    def _leave(session: Session) -> None:
-        """Withdraw everything: it goes with the lease, at the latest when that has run out."""
-        try:
-            session.close()
-        except StoreError:
-            return
 
     # --- what is heard ------------------------------------------------------------------------------------------
 
@@ -254,7 +246,7 @@ class Peek:
         if self._following is not None:
             self._following.close()
         if self._session is not None:
-            self._leave(self._session)
+            self._session.close()  # what was asked goes with the lease
         self._open()
         asked = [node for node in self._nodes.values() if node.alive and not node.done]
         for node in asked:

@@ -61,7 +61,8 @@ class Session:
     def close(self, revoke: bool = True) -> None:
         """End the session; ``revoke`` its lease too, or let that run out where no key is on it any more.
 
-        The keys on the lease go with it. Takes no longer than the lease would live by itself.
+        The keys on the lease go with it. Takes no longer than the lease would live by itself. Raises nothing: a store
+        that is away, or has shut this member out, lets the lease end by itself.
         """
         with self._wake:
             self._closed = True
@@ -69,7 +70,7 @@ class Session:
         if threading.current_thread() is not self._thread:
             self._thread.join()
         if revoke:
-            with suppress(Unavailable):  # then the lease ends by itself
+            with suppress(StoreError):
                 self._lease.revoke()
 
     def _keep(self) -> None:

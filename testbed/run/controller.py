@@ -69,12 +69,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A run that is over, and judged; ``warnings`` tell which files of users are not in the report, and why."""
+    """A run that is over, and judged; ``warnings`` tell which files of users are not in the report, and why.
+
+    ``unwritten`` is why reports of it are not in its directory, or the JUnit file not where it was wanted.
+    """
 
     directory: RunDirectory
     state: RunState
     judgement: Judgement
     warnings: tuple[str, ...] = ()
+    unwritten: LabError | None = None
 
 
 def execute(request: Request, directory: RunDirectory, listener: Listener) -> Outcome:
@@ -89,7 +93,10 @@ def execute(request: Request, directory: RunDirectory, listener: Listener) -> Ou
             _go_through(request, directory, journal, began, interruptions)
             state = fold(journal.recorded)
         judgement = complete(judge(state), directory.nodes)
-        warnings = write_outcome(directory, state, judgement, request.junit)
+        try:
+            warnings = write_outcome(directory, state, judgement, request.junit)
+        except LabError as error:
+            return Outcome(directory, state, judgement, unwritten=error)
     return Outcome(directory, state, judgement, tuple(warnings))
 
 
@@ -250,7 +257,7 @@ def _conduct(
         try:
             scope.on_lost(on_server_lost)
             session = Session(store, timing.liveness, lose, reappear)
-            stack.callback(_close_session, session)
+            stack.callback(session.close)
             beginning = appear(session.lease)
             _watch(plan, keys, feed, loop, beginning, lose)
             _forget_output(keys, feed, scope, beginning, lose)
@@ -306,11 +313,6 @@ def _see_through(loop: Loop) -> None:
         for trouble in loop.rescue(repr(error)):
             error.add_note(f"and in bringing the nodes home: {trouble!r}")
         raise
-
-
-def _close_session(session: Session) -> None:
-    with suppress(StoreError):  # it ends with the scope; or etcd is gone, and took it along
-        session.close()
 
 
 def _end(journal: Journal, directory: RunDirectory, began: float) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from etcd_witness import ask, cases, encode, log_in, put
 
+from testbed.agent import words
 from testbed.agent.plan import Access
 from testbed.coord.wire import Client
 from testbed.errors import LabError, UsageError
@@ -35,6 +37,8 @@ from testbed.etcd.addresses import free_port
 from testbed.etcd.binary import find
 from testbed.etcd.certificates import Authority
 from testbed.etcd.server import EmbeddedServer
+from testbed.run.local import VARIABLE
+from testbed.run.reach import scope_of
 from tests.coord.etcd_process import DISTRO, EtcdProcess, find_binary, post
 from tests.coord.lossy import Relay
 
@@ -90,6 +94,24 @@ def test_a_closed_scope_leaves_nothing(tls_server: EmbeddedServer, root: Client)
     assert "count" not in ask(tls_server.root, "/v3/kv/range", everything, token).body
     assert ask(tls_server.root, "/v3/auth/user/list", {}, token).body["users"] == ["root"]
     assert ask(tls_server.root, "/v3/auth/role/list", {}, token).body["roles"] == ["root"]
+
+
+def test_a_run_that_ends_under_a_lock(
+    tls_server: EmbeddedServer, root: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who holds a lock while the run's user is deleted is told so by the word, and by nothing after it."""
+    access = access_of(tls_server, open_scope(root, "run-1"))
+    file = tmp_path / "scope.json"
+    file.write_text(json.dumps({"run": "run-1", "node": "a", "access": asdict(access), "nodes": []}))
+    monkeypatch.setenv(VARIABLE, str(file))
+
+    def end_the_run(_command: list[str], _token: int) -> int:
+        close_scope(root, "run-1")
+        return 0
+
+    with scope_of() as scope:
+        reply = words.run(["lock", "x", "--", "true"], scope, words.Caller(run_held=end_the_run))
+    assert (reply.code, reply.err[:43]) == (words.NO_ETCD, b"testbed lock: the run has shut this member ")
 
 
 def test_a_run_of_the_same_name_is_not_taken_over(root: Client) -> None:
