@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import locale
 import os
 import re
 import signal
@@ -176,9 +177,10 @@ def ansible_environment(
     the current folder; without any of them it is not set and Ansible looks in its usual places. As with Ansible,
     a file in a folder that everybody may write to does not count. Settings that keep Ansible quiet, and its
     connections from hanging, are added where neither the environment nor that file says anything about them; host
-    keys are checked unless one of them says not to.
+    keys are checked unless one of them says not to. Where this process' locale is none with which Ansible runs at all
+    (build servers like ``LC_ALL=C``), it is one that has UTF-8 and nothing else.
     """
-    result: dict[str, str] = {}
+    result: dict[str, str] = {} if _locale_suits() else {"LC_ALL": "C.UTF-8"}
     config = _config(playbook_dir, sources, environment)
     if config is not None:
         result["ANSIBLE_CONFIG"] = str(config)
@@ -261,6 +263,18 @@ def _nearest(word: str, words: Iterable[str]) -> str:
 
     close = get_close_matches(word, list(words), 1)
     return f"did you mean {close[0]}?" if close else ""
+
+
+def _locale_suits() -> bool:
+    """Whether Ansible runs in the locale that the environment names: it is there, and in UTF-8."""
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        locale.setlocale(locale.LC_ALL, "")
+        return (locale.getlocale()[1] or "").lower() in ("utf-8", "utf8")
+    except (locale.Error, ValueError):
+        return False
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
 
 
 def _config(playbook_dir: Path | None, sources: Sequence[str], environment: Mapping[str, str]) -> Path | None:

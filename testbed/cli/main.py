@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from testbed.cli.streams import forget_stdout, take_streams
 from testbed.errors import SURROUNDINGS, LabError, SpecError, TestbedError
 
 BUG, INTERRUPTED, BROKEN_PIPE = 70, 130, 141
@@ -107,6 +108,7 @@ def cli() -> None:
 
 def main() -> None:
     """Be the command ``testbed``."""
+    take_streams()
     cli.main(prog_name="testbed")
 
 
@@ -134,13 +136,13 @@ def _run(words: Words, arguments: list[str]) -> int:
             _tell(error)
             return error.exit_code
     except BrokenPipeError:
-        _forget_stdout()
+        forget_stdout()
         return BROKEN_PIPE
     except OSError as error:
         if error.errno not in SURROUNDINGS:
             _confess(error)
             return BUG
-        _tell(LabError(f"{error.strerror}: {error.filename or 'a file of this run'}"))
+        _tell(LabError(f"{error.strerror}: {error.filename or 'standard output, or a file of this run'}"))
         return LabError.exit_code
     except Exception as error:  # noqa: BLE001  the last line of defence: a person sees a sentence, the file has the rest
         _confess(error)
@@ -160,13 +162,6 @@ def _tell(error: TestbedError) -> None:
     click.echo(f"error: {harmless(error.message)}", err=True)
     if error.help:
         click.echo(f"  help: {harmless(error.help)}", err=True)
-
-
-def _forget_stdout() -> None:
-    """Let the interpreter's last flush of stdout go nowhere: its reader is gone."""
-    void = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(void, sys.stdout.fileno())
-    os.close(void)
 
 
 def _confess(error: Exception) -> None:

@@ -88,17 +88,27 @@ def carry_out(options: Any, follow: bool = False) -> int:
 
     request = prepare(options)  # before all else is loaded: it loads what a run needs while it waits for Ansible
     from testbed.cli.progress import progress
+    from testbed.cli.streams import forget_stdout
     from testbed.cli.terminal import colourful
     from testbed.report.text import report_text
     from testbed.run import directory as directories
     from testbed.run.controller import execute
+    from testbed.run.outcome import make_room_for
 
+    if options.junit is not None:
+        make_room_for(options.junit)
     directory = directories.create(request.plan.run, options.run_dir)
     with _following(request, directory) if follow else progress(sys.stderr) as show:
         outcome = execute(request, directory, show)
-    click.echo(report_text(outcome.state, outcome.judgement, directory, colourful(sys.stdout)), nl=False)
+    try:
+        click.echo(report_text(outcome.state, outcome.judgement, directory, colourful(sys.stdout)), nl=False)
+    except OSError as error:  # the report is in the run directory; the exit code tells of the run, not of its reader
+        forget_stdout()
+        click.echo(f"warning: the report could not be printed: {error.strerror}", err=True)
     for warning in outcome.warnings:
         click.echo(f"warning: {warning}", err=True)
+    if outcome.unwritten is not None:
+        raise outcome.unwritten
     return outcome.judgement.exit_code
 
 
