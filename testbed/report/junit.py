@@ -153,12 +153,15 @@ def _read(file: Path, limit: int) -> bytes:
 
 def _users_suites(raw: bytes, node: NodeState, stem: str) -> Iterator[Any]:
     """The suites of a user's file with cases of their own, flat, under the node's name; none if it is no JUnit."""
+    library = _library()
     try:
         if not check(raw):
             return
-        document = _library().JUnitXml.fromstring(raw)
+        document = library.JUnitXml.fromstring(raw)
     except (SyntaxError, ValueError, LookupError, expat.ExpatError) as error:
         raise Unfit(f"it is broken: {error}") from error
+    except library.JUnitXmlError as error:
+        raise Unfit("its elements are in a namespace, and JUnit's are in none") from error
     pending = list(document)[::-1]
     while pending:
         suite = pending.pop()

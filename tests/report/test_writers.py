@@ -108,6 +108,7 @@ HOSTILE = {
     "binary": bytes(range(256)),
     "deep": b"<testsuite>" + b"<a>" * 100_000,
     "encoding": b'<?xml version="1.0" encoding="no-such"?><testsuite/>',
+    "namespace": b'<testsuite xmlns="urn:x"><testcase name="x"/></testsuite>',
     "large": b"<testsuite>" + b" " * junit.FILE_LIMIT,
 }
 
