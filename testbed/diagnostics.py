@@ -34,9 +34,10 @@ class Diagnostic:
     help: str = ""
 
 
+BREAKS = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
+"""What ends a line in YAML."""
 _WIDTH = 100  # cells of a source line that are shown
 _MOST = 100  # diagnostics that are shown
-_BREAKS = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")  # what ends a line in YAML
 _COLOURS = {"error": "\x1b[1;31m", "warning": "\x1b[1;33m", "gutter": "\x1b[1;34m", "strong": "\x1b[1m"}
 
 
@@ -46,7 +47,7 @@ def render(diagnostics: Sequence[Diagnostic], sources: Mapping[str, str], colour
     Ends with a line that counts them, and with a line end. What could drive a terminal is made visible.
     """
     paint = _painted if colour else _plain
-    lines = {file: _BREAKS.split(text) for file, text in sources.items()}
+    lines = {file: BREAKS.split(text) for file, text in sources.items()}
     blocks = [_block(d, lines, paint) for d in diagnostics[:_MOST]]
     if len(diagnostics) > _MOST:
         blocks.append(f"... and {len(diagnostics) - _MOST} more\n")

@@ -6,12 +6,13 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 from testbed.compile.circles import circles
-from testbed.compile.flow import BARRIER, CALLS, FLAG, KEY, WAITS, Flow, Meeting, Use, names_of
+from testbed.compile.flow import BARRIER, CALLS, FLAG, KEY, SERVICE, TOPIC, WAITS, Flow, Meeting, Use, names_of
 from testbed.diagnostics import Diagnostic
 from testbed.spec.model import Deployment
 from testbed.spec.shell import Hole, Mention
 
 _TELL = "if a program sets it, say so in a comment of the script: # testbed: sets"
+_BRINGS = {KEY: "sets", TOPIC: "publishes to", SERVICE: "offers"}
 _MOST = 3
 
 
@@ -33,14 +34,18 @@ def _unset(flow: Flow) -> Iterable[Diagnostic]:
             waits.setdefault(use, []).append(Meeting(use, meeting.node, tuple(unset)))
     for use, meetings in waits.items():
         names = list(dict.fromkeys(name for m in meetings for name in m.names))
-        if use.kind == KEY:
-            known = flow.known_names(KEY)
-            near = difflib.get_close_matches(str(names[0][0] or ""), known, n=1, cutoff=0.7) if len(known) < 500 else []
-            help_ = f"did you mean '{near[0]}'?" if near else f"{_TELL} {names_of(names[:1])[1:-1]}"
+        known = flow.known_names(use.kind)
+        near = difflib.get_close_matches(str(names[0][0] or ""), known, n=1, cutoff=0.7) if len(known) < 500 else []
+        if near:
+            help_ = f"did you mean '{near[0]}'?"
+        elif use.kind == KEY:
+            help_ = f"{_TELL} {names_of(names[:1])[1:-1]}"
+        elif use.kind == TOPIC:
+            help_ = "a node has to `testbed publish` to it"
         else:
-            help_ = f"a node has to `testbed {'publish' if use.kind != 'service' else 'service publish'}` it"
+            help_ = "declare it under 'services', or a node has to `testbed service publish` it"
         which = names_of(names[:_MOST]) + (", ..." if len(names) > _MOST else "")
-        told = "but none of these is ever set" if use.any_of and len(names) > 1 else "which nobody sets"
+        told = "but none of these is ever set" if use.any_of and len(names) > 1 else f"which nobody {_BRINGS[use.kind]}"
         who = _nodes([m.node.name for m in meetings])
         message = f"{who} {'waits' if len(meetings) == 1 else 'wait'} for the {use.kind} {which}, {told}"
         yield Diagnostic(message, use.origin, "warning", help=help_)

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 
 from testbed.agent.environment import as_text
 from testbed.compile.names import Pattern, literal, overlap, pattern_of, shown
-from testbed.diagnostics import Span
+from testbed.diagnostics import BREAKS, Span
 from testbed.events import STEPS
 from testbed.spec.model import ALL, Command, Configuration, Deployment, Node
 from testbed.spec.shell import Hole, Mention, Text, is_shell, mentions, names_program
@@ -30,7 +30,7 @@ ORDER = ("init", "deploy", "test", "publish")
 """The targets in which nodes meet each other."""
 
 _ANYTHING: Text = (Hole(),)
-_API = re.compile(r"\btestbed\.coord\b|\b(?:import|from) testbed\b")
+_API = re.compile(r"""\btestbed\.coord\b|\b(?:import|from) testbed\b|["']testbed["']\s*,""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,16 +178,25 @@ def _variables(deployment: Deployment, node: Node, use: Use) -> dict[str, str]:
 
 def _inline(configuration: Configuration, text: str) -> Iterator[Use]:
     """The uses in a configuration's own commands, in running order."""
-    lines = text.split("\n")
+    lines = BREAKS.split(text)
     for target, step, work in _commands(configuration):
-        if _API.search(work.script):
+        found, opaque = _seen(work.script, not work.script.startswith("#!") or is_shell(work.script, ""))
+        if opaque:
             yield from _presumed(configuration.name)
-        for mention in mentions(work.script):
+        for mention in found:
             origin = _place(work, mention, lines)
             for use in _uses(mention, configuration.name):
                 yield replace(use, target=target, step=step, origin=origin, surely=use.surely and target != "")
     for service in configuration.services:  # published when ready
         yield Use(SERVICE, SETS, ((service.name,),), configuration.name)
+
+
+def _seen(text: str, shell: bool) -> tuple[list[Mention], bool]:
+    """What a program's text mentions, and whether it may do more than that."""
+    if shell:
+        return mentions(text), _API.search(text) is not None
+    told = [m for m in mentions(text) if m.told]
+    return told, not told and "testbed" in text
 
 
 def _commands(configuration: Configuration) -> Iterator[tuple[str, str, Command]]:
@@ -216,11 +225,9 @@ def _of_files(
     for path, text in mine.items():
         if "testbed" not in text:
             continue
-        found = mentions(text)
-        if not is_shell(text, path):
-            found = [m for m in found if m.told]
-            if not found:
-                yield from _presumed(configuration.name)
+        found, opaque = _seen(text, is_shell(text, path))
+        if opaque:
+            yield from _presumed(configuration.name)
         callers = [*scripts, *(other for its_path, other in mine.items() if its_path != path)]
         called = any(names_program(caller, PurePosixPath(path).name) for caller in callers)
         file = str(deployment.path.parent / path)
@@ -268,6 +275,8 @@ def _uses(mention: Mention, configuration: str) -> Iterator[Use]:
             found = []
     any_of = mention.option("--any") is not None
     for kind, does, names in found:
+        if (mention.quoted and does == WAITS) or any("\n" in p for n in names for p in n if isinstance(p, str)):
+            continue  # a text, by the look of it
         yield Use(kind, does, names, configuration, surely=mention.surely, any_of=any_of, mention=mention)
 
 

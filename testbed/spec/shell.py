@@ -29,6 +29,7 @@ class Mention:
 
     ``line`` and ``column`` count from 0 within the script, ``length`` in characters. ``surely`` says that it runs
     whenever its script gets there: it stands alone, in no loop, function or condition. ``told`` is what a comment is.
+    ``quoted`` is what stands in quotes that are no script for another shell: as likely a text as a command.
     """
 
     word: str
@@ -39,6 +40,7 @@ class Mention:
     length: int
     surely: bool
     told: bool = False
+    quoted: bool = False
 
     def option(self, *names: str) -> Text | None:
         """The value of the first of these options, () for one without a value, None where none is given."""
@@ -54,7 +56,10 @@ _LOOK = 1000  # characters around a call that are looked at, so that no text cos
 _MOST = 2000  # calls in a script that are looked at
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _ALONE_BEFORE = re.compile(r"\s*(\w+=)?\"?(\$\()?\s*")
-_OPENS = re.compile(r"(?:^|[;&|]|\b(?:then|do|else)\b)\s*(?:if|case|for|while|until|select)\b|[({]\s*$|<<")
+_OPENS = re.compile(
+    r"(?:^|[;&|]|\b(?:then|do|else)\b)\s*(?:if|case|for|while|until|select)\b|(?<![^\s;&|)])\{(?=\s)|[({]\s*$|<<"
+)
+_RUNS = re.compile(r"(?:\s-\w*c|\beval|\btrap)\s*$")  # a quoted script comes next
 _CLOSES = re.compile(r"(?:^|;)\s*(?:fi|esac|done|\}|\))(?=\s|;|$|[|&>])")
 
 
@@ -63,7 +68,7 @@ def mentions(script: str) -> list[Mention]:
     begins, depths = [0], [0]  # of each line: its offset, and how many loops, functions and the like are open there
     for line in script.split("\n"):
         begins.append(begins[-1] + len(line) + 1)
-        depths.append(depths[-1] + len(_OPENS.findall(line)) - len(_CLOSES.findall(line)))
+        depths.append(max(0, depths[-1] + len(_OPENS.findall(line)) - len(_CLOSES.findall(line))))
     found = [m for p in (_CALL, _TOLD) for m in islice(_found(script, p, begins, depths), _MOST)]
     return sorted(found, key=lambda m: (m.line, m.column))
 
@@ -87,9 +92,12 @@ def _found(script: str, pattern: re.Pattern[str], begins: list[int], depths: lis
         line = bisect_right(begins, match.start()) - 1
         begin = begins[line]
         before = script[max(begin, match.start() - _LOOK) : match.start()]
-        if _in_comment(before) or (told and not _begins_comment(before)):
+        quote, quote_at = _open_quote(before)
+        if quote == "#" or (told and not _begins_comment(before)):
             continue
         text = script[match.start() : match.start() + _LOOK]
+        if quote and not told:
+            text = _inside(text, quote)
         words, end = _words(text, match.end() - match.start())
         if not words or len(words[0]) != 1 or not isinstance(words[0][0], str):
             continue
@@ -101,8 +109,9 @@ def _found(script: str, pattern: re.Pattern[str], begins: list[int], depths: lis
             line=line,
             column=match.start() - begin,
             length=len(text[:end].split("\n")[0].rstrip()),
-            surely=not told and depths[line] <= 0 and _alone(before, text[end:].partition("\n")[0]),
+            surely=not told and depths[line] == 0 and _alone(before, text[end:].partition("\n")[0]),
             told=told,
+            quoted=bool(quote) and not _RUNS.search(before[:quote_at]),
         )
 
 
@@ -111,17 +120,35 @@ def _alone(before: str, after: str) -> bool:
     return bool(_ALONE_BEFORE.fullmatch(before)) and not re.search(r"\||&\s*($|[;#)])", after.replace("&&", ""))
 
 
-def _in_comment(before: str) -> bool:
-    """Whether what follows the text ``before`` on its line is in a comment."""
-    quote = ""
-    for at, character in enumerate(before):
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"" and (at == 0 or before[at - 1] != "\\"):
-            quote = character
-        elif character == "#" and _begins_comment(before[:at]):
-            return True
-    return False
+def _open_quote(before: str) -> tuple[str, int]:
+    """The quote that is open after ``before`` on its line, and where it began; ``#`` for a comment, empty for none."""
+    stack: list[tuple[str, int]] = []  # quotes, and what a "$(" or a backquote has begun
+    at = 0
+    while at < len(before):
+        character, top = before[at], stack[-1][0] if stack else ""
+        if character == top:
+            stack.pop()
+        elif top == "'":
+            pass
+        elif character == "\\":
+            at += 1
+        elif before.startswith("$(", at):
+            stack.append((")", at))
+            at += 1
+        elif character in '"`' or (character == "'" and top != '"'):
+            stack.append((character, at))
+        elif character == "#" and top != '"' and _begins_comment(before[:at]):
+            return "#", at
+        at += 1
+    return stack[-1] if stack and stack[-1][0] in "'\"" else ("", 0)
+
+
+def _inside(text: str, quote: str) -> str:
+    """The text up to the end of the quotes that it stands in, as a shell reads it that gets them."""
+    if quote == "'":
+        return text.partition("'")[0]
+    end = re.compile(r'(?:[^"\\]|\\.)*', re.S).match(text)
+    return re.sub(r'\\(["$`\\])', r"\1", end[0] if end else "")
 
 
 def _begins_comment(before: str) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from testbed.diagnostics import Diagnostic, Span
+from testbed.diagnostics import BREAKS, Diagnostic, Span
 from testbed.spec.findings import Findings, clipped, shown
 
 SIZE_LIMIT = 4 * 1024 * 1024
@@ -341,7 +341,7 @@ def _span(file: str, start: Any, end: Any) -> Span:
 
 def _point(file: str, before: str, width: int) -> Span:
     """The place right after the text ``before``."""
-    lines = re.split(r"\r\n|[\n\r\x85\u2028\u2029]", before)
+    lines = BREAKS.split(before)
     return Span(file, len(lines), len(lines[-1]) + 1, len(lines), len(lines[-1]) + 1 + width)
 
 

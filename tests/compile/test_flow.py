@@ -63,6 +63,17 @@ def test_every_doubt_points_at_its_command() -> None:
     assert checked > 5
 
 
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r", "\u2028"])
+def test_whatever_ends_a_line(ending: str, tmp_path: Path) -> None:
+    """A doubt stands where the command does, whatever YAML takes for the end of a line."""
+    lines = "deployment: ends", "configurations: {c: {test: testbed get -b x}}", "nodes: {n: {configurations: [c]}}", ""
+    path = tmp_path / "ends.yml"
+    path.write_bytes(ending.join(lines).encode())
+    [doubt] = doubts(flow_in(path))
+    assert doubt.span is not None
+    assert (doubt.span.line, doubt.span.column) == (2, 28)
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_the_examples_leave_no_doubt(path: Path) -> None:
     """No example gets a false warning."""
