@@ -297,6 +297,7 @@ _KINDS: Mapping[str, Type[Event]] = {
 }  # fmt: skip
 _FIELDS: Mapping[str, Dict[str, str]] = {k: {f.name: str(f.type) for f in fields(c)} for k, c in _KINDS.items()}
 _BOUND = 2.0**53
+_LEVELS = 16
 
 
 def encode(event: Event) -> str:
@@ -335,4 +336,10 @@ def _fits(declared: str, value: Any) -> bool:
         return isinstance(value, int if declared == "int" else (int, float)) and -_BOUND <= value <= _BOUND
     if declared == "List[str]":
         return isinstance(value, list) and all(isinstance(v, str) for v in value)
-    return isinstance(value, list if declared.startswith("List[") else dict)
+    return isinstance(value, list if declared.startswith("List[") else dict) and shallow(value)
+
+
+def shallow(value: Any, levels: int = _LEVELS) -> bool:
+    """Whether lists and objects nest no deeper than that: what is read at any depth can't be written at any depth."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(shallow(v, levels - 1) for v in inner)

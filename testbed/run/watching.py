@@ -108,7 +108,7 @@ def sightings(keys: RunKeys, changes: Sequence[Change], nodes: frozenset[str]) -
     for change in changes:
         try:
             seen = _sighting(keys, change, nodes)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             seen = Garbled(change.key, str(error))
         if seen is not None:
             found.append(seen)
@@ -135,9 +135,9 @@ def _sighting(keys: RunKeys, change: Change, nodes: frozenset[str]) -> Sighting 
     if what.startswith("waiting/"):
         return Waits(node, int(what.removeprefix("waiting/")), None if change.value is None else _wait(change.value))
     if what == "doing" and change.value is not None:
-        return Answered(node, dict(json.loads(change.value)))
+        return Answered(node, _read(change.value))
     if what == "wants" and change.value is not None:
-        wish = json.loads(change.value)
+        wish = _read(change.value)
         return Wished(node, int(wish["serial"]), f"{wish['configuration']}.{wish['target']}.{wish['step']}")
     return None
 
@@ -152,9 +152,17 @@ def _told(writer: str, value: bytes) -> events.Event:
     return event
 
 
+def _read(value: bytes) -> dict[str, Any]:
+    """A JSON object that a node wrote."""
+    told = dict(json.loads(value))
+    if not events.shallow(told):
+        raise ValueError("it nests too deep")
+    return told
+
+
 def _wait(value: bytes) -> dict[str, Any]:
     """What a node tells of a wait: at least its word and what it is for."""
-    told = dict(json.loads(value))
+    told = _read(value)
     if not (isinstance(told["what"], str) and isinstance(told["names"], list) and told["names"]):
         raise ValueError("a wait for nothing")
     "".join(map(str, told["names"])).encode()  # no key holds half a character

@@ -226,7 +226,13 @@ def test_value_limit(scopes):
         scopes[0].set("a", b"x" * (MAX_VALUE + 1))
 
 
-@pytest.mark.parametrize("raw", [b"", b"\xff", b"[]", b"{}", b"null", b'{"by":1}', b'{"by":"a","why":"b","at":"x"}'])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"", b"\xff", b"[]", b"{}", b"null", b'{"by":1}', b'{"by":"a","why":"b","at":"x"}', b"[" * 100_000,
+        b'{"by":"a","why":"b","at":1' + b"0" * 400 + b"}",
+    ],
+)  # fmt: skip
 def test_garbage_raises_a_flag_all_the_same(raw):
     """Whatever a node wrote into a flag, it stands, with what could be read."""
     flag = read_flag("abort", raw)

@@ -68,6 +68,7 @@ def test_a_line_is_always_unicode() -> None:
         '{"event": "burst_started", "at": 1, "node": "", "burst": 1.5, "phase": "start", "nodes": []}',
         '{"event": "flag_raised", "at": 1, "node": "", "flag": "abort", "by": "", "why": "", "cause": []}',
         "[" * 100_000,
+        '{"event": "processes_stopped", "at": 1, "node": "a", "processes": [' + '{"a":' * 900 + "1" + "}" * 900 + "]}",
     ],
 )
 def test_anything_else_is_no_event(line: str) -> None:

@@ -53,6 +53,7 @@ FORGED = [
 WISH = {"serial": 3, "configuration": "c", "target": "deploy", "step": "main"}
 WAIT = {"what": "get", "names": ["x"], "since": 1.0, "until": None, "mode": "all"}
 FLAG = {"by": "a", "why": "so", "at": 1.0, "cause": {"node": "a"}}
+DEEP = b'{"a":' * 900 + b"1" + b"}" * 900  # can be read, and not written again
 
 
 @pytest.mark.parametrize(
@@ -117,6 +118,10 @@ def test_what_is_nobodys_business(key: str, value: bytes | None) -> None:
         (KEYS.wants("a"), b"7"),
         (KEYS.wants("a"), dump({**WISH, "serial": "three"})),
         (KEYS.wants("a"), b"[" * 100_000),
+        (KEYS.wants("a"), b'{"serial": 1e999}'),
+        (KEYS.waiting("a", 1), b'{"what": "get", "names": ["x"], "y": ' + DEEP + b"}"),
+        (KEYS.doing("a"), b'{"asked": "x", "ran": ' + DEEP + b"}"),
+        (KEYS.event("a", 0), b'{"event":"processes_stopped","at":1,"node":"a","processes":[' + DEEP + b"]}"),
     ],
 )
 def test_garbage_is_named(key: str, value: bytes) -> None:
@@ -128,12 +133,16 @@ def test_garbage_is_named(key: str, value: bytes) -> None:
     assert found[1] == Vanished("b")
 
 
-@pytest.mark.parametrize("value", [b"", b"[]", b"7", b"\xff", b'{"by": 1}'])
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"[]", b"7", b"\xff", b'{"by": 1}', b"[" * 100_000, b'{"by": "a", "why": "b", "cause": ' + DEEP + b"}"],
+)
 def test_flag_stands_however_it_is_written(value: bytes) -> None:
-    """A flag whose reason cannot be read stops the run all the same: the nodes obey it too."""
+    """A flag whose reason cannot be read stops the run all the same and is recorded: the nodes obey it too."""
     (seen,) = see(KEYS.flag("abort"), value)
     assert isinstance(seen, Flagged)
     assert seen.flag == "abort"
+    assert events.encode(events.FlagRaised(1.0, "", seen.flag, seen.by, seen.why, seen.cause))
 
 
 def test_spans_hold_all_that_has_a_meaning() -> None:
