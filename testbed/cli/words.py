@@ -59,10 +59,11 @@ def _take_run(words: Sequence[str]) -> tuple[str | None, list[str]]:
 
 def _do(name: str | None, words: list[str]) -> int:
     from testbed.agent.words import Caller, run
+    from testbed.coord.store import MAX_VALUE
     from testbed.run.reach import scope_of
 
     takes_input = words[0] in ("set", "publish") and words[-1:] == ["-"]
-    data = sys.stdin.buffer.read() if takes_input else b""
+    data = sys.stdin.buffer.read(MAX_VALUE + 1) if takes_input else b""
     with scope_of(name) as scope:
         reply = run(words, scope, Caller(data, emit=_emit, run_held=_run_held))
     _emit(reply.out)

@@ -163,3 +163,12 @@ def test_mistakes(home: Path, words: tuple[str, ...]) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
     assert not (home / "local").exists() or list((home / "local").iterdir()) == []
+
+
+def test_endless_input(home: Path) -> None:
+    """An input without end is refused for the value's limit, once one byte more than that was read."""
+    run = testbed("local-setup", "1").stdout.splitlines()[0]
+    with open("/dev/zero", "rb") as endless:
+        done = testbed("set", "--uuid", run, "k", "-", stdin=endless)
+    assert done.returncode == 2
+    assert "the value of 'k' holds 1048577 bytes; the limit is 1048576 bytes" in done.stderr
