@@ -1,4 +1,4 @@
-"""What in a deployment's flow can hardly go well: waits that nobody ends, barriers somebody misses, circles (pure)."""
+"""What can hardly go well: waits that nobody ends, barriers somebody misses, circles, templates in scripts (pure)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from testbed.compile.circles import circles
 from testbed.compile.flow import BARRIER, CALLS, FLAG, KEY, SERVICE, TOPIC, WAITS, Flow, Meeting, Use, names_of
+from testbed.compile.unfilled import unfilled
 from testbed.diagnostics import Diagnostic
 from testbed.spec.model import Deployment
 from testbed.spec.shell import Hole, Mention
@@ -18,7 +19,7 @@ _MOST = 3
 
 def doubts(flow: Flow) -> list[Diagnostic]:
     """Every doubt as a warning at the line of the command, in the order of the file."""
-    found = [*_unset(flow), *_missed(flow), *circles(flow)]
+    found = [*_unset(flow), *_missed(flow), *circles(flow), *unfilled(flow.deployment)]
     return sorted(dict.fromkeys(found), key=lambda d: (d.span is None, d.span))
 
 

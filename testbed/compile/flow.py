@@ -179,7 +179,7 @@ def _variables(deployment: Deployment, node: Node, use: Use) -> dict[str, str]:
 def _inline(configuration: Configuration, text: str) -> Iterator[Use]:
     """The uses in a configuration's own commands, in running order."""
     lines = BREAKS.split(text)
-    for target, step, work in _commands(configuration):
+    for target, step, work in commands_of(configuration):
         found, opaque = _seen(work.script, not work.script.startswith("#!") or is_shell(work.script, ""))
         if opaque:
             yield from _presumed(configuration.name)
@@ -199,7 +199,7 @@ def _seen(text: str, shell: bool) -> tuple[list[Mention], bool]:
     return told, not told and "testbed" in text
 
 
-def _commands(configuration: Configuration) -> Iterator[tuple[str, str, Command]]:
+def commands_of(configuration: Configuration) -> Iterator[tuple[str, str, Command]]:
     """The configuration's own scripts with target and step; both are empty for those of services, which run beside."""
     for name, target in configuration.targets.items():
         for step in STEPS:
@@ -221,7 +221,7 @@ def _of_files(
         for path, text in staged.items()
         if any(path == top or path.startswith(top + "/") for top in map(os.path.normpath, configuration.files))
     }
-    scripts = [work.script for _, _, work in _commands(configuration)]
+    scripts = [work.script for _, _, work in commands_of(configuration)]
     for path, text in mine.items():
         if "testbed" not in text:
             continue

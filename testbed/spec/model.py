@@ -29,7 +29,7 @@ class AnsibleWork:
     """Ansible content, run on the node by the controller.
 
     ``tasks`` are plain Ansible tasks, ``roles`` are names or mappings as in a play, ``tasks_from`` is a task file
-    relative to the spec's folder; ``become`` is Ansible's own.
+    relative to the spec's folder; ``become`` is Ansible's own; ``span`` is where it begins in the spec.
     """
 
     tasks: tuple[Mapping[str, Any], ...] = ()
@@ -37,6 +37,7 @@ class AnsibleWork:
     tasks_from: str | None = None
     become: bool | None = None
     gather_facts: bool = True
+    span: Span | None = field(default=None, compare=False)
 
 
 Step = Command | AnsibleWork

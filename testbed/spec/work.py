@@ -80,6 +80,7 @@ class Work:
             tasks_from=tasks_from.value if tasks_from else None,
             become=_value(item, "become"),
             gather_facts=True if gather_facts is None else gather_facts,
+            span=(tasks or roles or tasks_from or item).span,
         )
 
     def _services(self, declared: Item | None) -> tuple[Service, ...]:
