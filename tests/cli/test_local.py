@@ -165,10 +165,11 @@ def test_mistakes(home: Path, words: tuple[str, ...]) -> None:
     assert not (home / "local").exists() or list((home / "local").iterdir()) == []
 
 
-def test_endless_input(home: Path) -> None:
+@pytest.mark.usefixtures("home")
+def test_endless_input() -> None:
     """An input without end is refused for the value's limit, once one byte more than that was read."""
-    run = testbed("local-setup", "1").stdout.splitlines()[0]
-    with open("/dev/zero", "rb") as endless:
+    run = re.findall(r"local-\S+", testbed("local-setup", "1").stdout)[0]
+    with Path("/dev/zero").open("rb") as endless:
         done = testbed("set", "--uuid", run, "k", "-", stdin=endless)
     assert done.returncode == 2
     assert "the value of 'k' holds 1048577 bytes; the limit is 1048576 bytes" in done.stderr
