@@ -1,7 +1,7 @@
 """What is written in the other language: templates in scripts, and variables of scripts in Ansible content (pure).
 
-Both go their way as they stand: a shell takes ``{{ params.port }}`` for words, and ``$TESTBED_REPORTS`` is empty in what
-Ansible runs. That may be meant, so it is a matter for warnings.
+Both go their way as they stand: a shell takes ``{{ params.port }}`` for words, and ``$TESTBED_REPORTS`` is empty in
+what Ansible runs. That may be meant, so it is a matter for warnings.
 """
 
 from __future__ import annotations
