@@ -296,6 +296,9 @@ _KINDS: Mapping[str, Type[Event]] = {
     )
 }  # fmt: skip
 _FIELDS: Mapping[str, Dict[str, str]] = {k: {f.name: str(f.type) for f in fields(c)} for k, c in _KINDS.items()}
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+"""What it raises to take text for JSON of a known shape, whatever it holds: numbers beyond all bounds, any depth."""
+
 _BOUND = 2.0**53
 _LEVELS = 16
 
@@ -318,7 +321,7 @@ def decode(line: str) -> Event:
         types = _FIELDS[kind]
         members = {k: v for k, v in raw.items() if k in types}
         event = _KINDS[kind](**members)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise EventError(f"not an event: {line[:200]!r}") from error
     for name, value in members.items():
         if not _fits(types[name], value):

@@ -36,7 +36,7 @@ from testbed.coord.scope import Cancel, Scope, read_flag
 from testbed.coord.session import Session
 from testbed.coord.store import Change, Lease, Put, Span, Store, StoreError, Unchanged
 from testbed.coord.wire import Client
-from testbed.events import ABORT, FINALISE, NodeEnded, NodeStarted, Notice, ValueSet
+from testbed.events import ABORT, FINALISE, UNREADABLE, NodeEnded, NodeStarted, Notice, ValueSet
 
 if TYPE_CHECKING:  # loaded when somebody peeks for the first time
     from testbed.agent.peek import Peeks
@@ -259,7 +259,7 @@ class Node:
                 try:
                     told = json.loads(change.value)
                     self._inbox.put(Served(int(told["serial"]), str(told["verdict"]), str(told["reason"])))
-                except (ValueError, TypeError, KeyError) as error:
+                except UNREADABLE as error:
                     print(f"passed over {change.key}: {error!r}", file=sys.stderr)  # noqa: T201  the agent's log
 
     def _show(self, asked: Sequence[Change]) -> None:

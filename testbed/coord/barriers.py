@@ -18,6 +18,7 @@ from testbed.coord.keys import end_of
 from testbed.coord.punctual import TooLate, in_time
 from testbed.coord.store import Change, Delete, Entry, Operation, Put, Span, Store, StoreError, Unchanged
 from testbed.coord.waiting import MET, Awaited, Bound, Broken, Cancel, Cancelled, Standing, Waiting, WaitTimeout
+from testbed.events import UNREADABLE
 
 WITHDRAW_PATIENCE = 2.0
 """Seconds that giving up may take; then it goes on in the background."""
@@ -244,5 +245,5 @@ def _read_counter(found: Sequence[Entry]) -> Tuple[int, List[int]]:
     try:
         told = json.loads(found[0].value)
         return int(told["next"]), [int(g) for g in told["free"]]
-    except (ValueError, TypeError, KeyError) as error:
+    except UNREADABLE as error:
         raise StoreError(f"{found[0].key} holds no count of arrivals: {found[0].value[:80]!r}") from error

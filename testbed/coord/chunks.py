@@ -11,6 +11,8 @@ import zlib
 from dataclasses import asdict, dataclass
 from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
+from testbed.events import UNREADABLE
+
 OUT, ERR = "out", "err"
 STREAMS = (OUT, ERR)
 """The two logs of a step."""
@@ -125,7 +127,7 @@ def read_ask(raw: bytes) -> Ask:
             int(told["lease"]), str(told["step"]), tuple(s for s in STREAMS if s in told["streams"]),
             int(told["lines"]), position, int(told["window"]),
         )  # fmt: skip
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except UNREADABLE as error:
         raise Garbled(f"no request: {error!r}") from error
     if not ask.streams or not LEAST_WINDOW <= ask.window <= LARGEST_WINDOW:
         raise Garbled(f"a request for {ask.streams} in a window of {ask.window} bytes")
@@ -174,7 +176,7 @@ def read_frames(chunk: bytes) -> Iterator[Frame]:
                     raise Garbled("a frame that is longer than its chunk")
                 yield _output(head, chunk[at : at + size])
                 at += size
-        except (ValueError, TypeError, KeyError, RecursionError, zlib.error) as error:
+        except (*UNREADABLE, zlib.error) as error:
             raise Garbled(f"a broken frame: {error}") from error
 
 

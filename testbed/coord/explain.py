@@ -12,6 +12,7 @@ from testbed.coord.feed import Feed
 from testbed.coord.keys import RunKeys, end_of
 from testbed.coord.store import Change, Put, Span, Store, StoreError
 from testbed.coord.waiting import Standing, newest
+from testbed.events import UNREADABLE
 
 ANSWER_PATIENCE = 1.5
 """Seconds that the others may take to say what they do."""
@@ -129,7 +130,7 @@ def read_gone(raw: bytes) -> Tuple[str, bool]:
 def _read(raw: bytes) -> Dict[str, Any]:
     try:
         return dict(json.loads(raw))
-    except (ValueError, TypeError):
+    except UNREADABLE:
         return {}
 
 

@@ -9,6 +9,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from testbed.coord.keys import RunKeys, end_of
 from testbed.coord.store import Change, Put, Span, Store
 from testbed.coord.waiting import Awaited, Cancel, Waiting, newest
+from testbed.events import UNREADABLE
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def _read(node: str, raw: bytes) -> Service:
     """What a node told, as far as it makes sense; the node is the one whose key it is."""
     try:
         told = dict(json.loads(raw))
-    except (ValueError, TypeError):
+    except UNREADABLE:
         told = {}
     port = told.get("port")
     return Service(str(told.get("host", "")), port if isinstance(port, int) else None, node)

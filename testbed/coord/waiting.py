@@ -12,7 +12,7 @@ from testbed.coord.feed import Feed, Following
 from testbed.coord.keys import RunKeys, end_of
 from testbed.coord.punctual import TooLate, in_time
 from testbed.coord.store import Change, Span, Store, StoreError
-from testbed.events import ABORT, shallow
+from testbed.events import ABORT, UNREADABLE, shallow
 
 T = TypeVar("T")
 
@@ -173,7 +173,7 @@ def read_flag(name: str, raw: bytes) -> Flag:
         if not isinstance(cause, dict) or not shallow(cause):
             cause = {}
         return Flag(name, str(told["by"]), str(told["why"]), at, cause)
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+    except UNREADABLE:
         return Flag(name, "unknown", f"its reason cannot be read: {raw[:80]!r}", 0.0)
 
 

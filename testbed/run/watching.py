@@ -108,7 +108,7 @@ def sightings(keys: RunKeys, changes: Sequence[Change], nodes: frozenset[str]) -
     for change in changes:
         try:
             seen = _sighting(keys, change, nodes)
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        except events.UNREADABLE as error:
             seen = Garbled(change.key, str(error))
         if seen is not None:
             found.append(seen)

@@ -258,7 +258,7 @@ class Board:
         try:
             told = dict(json.loads(raw))
             name, count, members = str(told["names"][0]), told.get("count"), told.get("participants")
-        except (ValueError, TypeError, KeyError, IndexError):
+        except ev.UNREADABLE:
             return  # no wait that we know of
         if told.get("what") != "barrier":
             return
