@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ PLAYBOOKS = {
     CHECK: "testbed-check.yml",
 }
 """The playbook of each phase, in the run's ``playbooks/``."""
+
+CLOSE_PATIENCE = 5.0
+"""Seconds that closing one of the SSH connections that were kept may take; they end by themselves a minute later."""
 
 SWEEP_GRACE = 2.0
 """Seconds between TERM and KILL for what a cancelled burst left."""
@@ -207,15 +211,16 @@ class AnsibleBursts:
         """End what was foreseen in vain, and close the SSH connections that were kept for later bursts."""
         if self._foreseen is not None:
             self._foreseen.give_up()
-        for socket in self._sockets.iterdir():
-            subprocess.run(
-                ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "testbed"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=10,
-                check=False,
-            )
+        with suppress(subprocess.TimeoutExpired):  # the run is over, and what it came to stands whatever hangs here
+            for socket in self._sockets.iterdir():
+                subprocess.run(
+                    ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "testbed"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    timeout=CLOSE_PATIENCE,
+                    check=False,
+                )
         shutil.rmtree(self._sockets, ignore_errors=True)
         (self._private / _SOCKETS).unlink(missing_ok=True)
 

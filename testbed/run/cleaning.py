@@ -20,7 +20,7 @@ from testbed.etcd.choice import EtcdChoice
 from testbed.events import COLLECT
 from testbed.inventory import Inventory
 from testbed.report.state import fold
-from testbed.run.bursts import AnsibleBursts, remove_sockets
+from testbed.run.bursts import AnsibleBursts, forks_for, remove_sockets
 from testbed.run.directory import RunDirectory
 from testbed.run.executor import Burst, TaskResult
 from testbed.run.freeze import write_inventory
@@ -96,7 +96,7 @@ class Cleaning:
             scratch / "bursts",
             scratch,
             environment_of(self.options),
-            len(nodes),
+            forks_for(len(nodes)),
         )
         answers: dict[str, TaskResult] = {}
         try:

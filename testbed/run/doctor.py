@@ -112,7 +112,10 @@ def _ssh() -> Finding:
     program = shutil.which("ssh")
     if program is None:
         return Finding("ssh", BAD, "no ssh client", "apt-get install openssh-client; without it nodes can only be here")
-    said = subprocess.run([program, "-V"], capture_output=True, text=True, check=False).stderr.strip()
+    try:
+        said = subprocess.run([program, "-V"], capture_output=True, text=True, check=False, timeout=10).stderr.strip()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding("ssh", BAD, f"{program} does not start: {error}", "install openssh-client again")
     return Finding("ssh", GOOD, f"{said} ({program})")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -86,6 +87,16 @@ def test_never_asked_for(bursts: AnsibleBursts, tmp_path: Path) -> None:
     bursts.close()
     assert left(tmp_path) == []
     assert not (tmp_path / "gate").exists()
+
+
+def test_a_connection_that_hangs_holds_nothing_up(bursts: AnsibleBursts, tmp_path: Path) -> None:
+    """A kept connection that does not answer is left to its own end: what closes it raises nothing and goes on."""
+    sockets = (tmp_path / "sockets").readlink()
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(str(sockets / "deaf"))
+        deaf.listen()
+        bursts.close()
+    assert not sockets.exists()
 
 
 AHEAD = """
