@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from io import BytesIO
@@ -27,6 +28,9 @@ LOG_LINES, LOG_SIZE = 200, 16 * 1024
 
 FILE_LIMIT, TOTAL_LIMIT = 16 * 1024 * 1024, 64 * 1024 * 1024
 """The largest file of a user that is merged, and all of them together, in bytes."""
+
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?", re.ASCII)
+"""A time that every consumer reads; some refuse a whole file for one that is not like this."""
 
 
 def write(path: Path, state: RunState, judgement: Judgement, nodes: Path) -> list[str]:
@@ -177,7 +181,8 @@ def _flat(suite: Any, node: NodeState, stem: str) -> Any:
         return None
     flat = _library().TestSuite(f"{node.name}.{suite.name or stem}")
     flat.hostname = xml_text(node.host or node.machine or node.name)
-    flat.timestamp = suite.timestamp or _timestamp(node.started_at)
+    told = suite.timestamp or ""
+    flat.timestamp = told if _MOMENT.fullmatch(told) else _timestamp(node.started_at)
     for case in cases:
         _settle_time(case)
         case.name = case.name or "unnamed"

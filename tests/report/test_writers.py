@@ -83,10 +83,13 @@ def test_users_reports_are_merged_under_the_nodes_name(tmp_path: Path) -> None:
     put(
         tmp_path / "nodes/n-0/reports/deep/units.xml",
         """<testsuites><testsuite name="outer" tests="many"><testcase name="a" time="1,000.5"/>
-        <testsuite name="inner"><testcase name="b" time="soon"><failure message="no"/></testcase>
+        <testsuite name="inner" timestamp="21 Nov"><testcase name="b" time="soon"><failure message="no"/></testcase>
         <testcase name="c" time="inf"/></testsuite></testsuite><testsuite name="empty"/></testsuites>""",
     )
-    put(tmp_path / "nodes/n-1/reports/single.xml", "<testsuite><testcase time='-1'/></testsuite>")
+    put(
+        tmp_path / "nodes/n-1/reports/single.xml",
+        "<testsuite timestamp='2026-01-02T03:04:05Z'><testcase time='-1'/></testsuite>",
+    )
     put(tmp_path / "nodes/n-1/reports/coverage.xml", "<coverage version='1'/>")
     assert junit.write(tmp_path / "junit.xml", state, judgement, tmp_path / "nodes") == []
     root = ET.parse(tmp_path / "junit.xml").getroot()
@@ -98,6 +101,8 @@ def test_users_reports_are_merged_under_the_nodes_name(tmp_path: Path) -> None:
         "0.0",
     ]
     assert root.get("failures") == "1"
+    assert root[2].get("timestamp") == root[0].get("timestamp")
+    assert root[4].get("timestamp") == "2026-01-02T03:04:05Z"
 
 
 HOSTILE = {
