@@ -31,7 +31,7 @@ def explain(store: Store, feed: Feed, keys: RunKeys, nodes: Sequence[str], me: s
     Where nobody can tell who is missing, all other nodes are told of. Raises StoreError.
     """
     missing = [n for n in nodes if n != me] if standing.missing is None else list(standing.missing)
-    text = ""
+    text = f"; {standing.told}" if standing.told else ""
     if standing.arrived is not None:
         text += f"; arrived: {listed(standing.arrived) or 'nobody'}; missing: {listed(missing) or 'nobody'}"
     asked = [n for n in missing if n in nodes and n != me][:MOST]

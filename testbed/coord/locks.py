@@ -96,7 +96,7 @@ class Lock:
     def _standing(self) -> Standing:
         """Who is before us; the first of them holds it."""
         names = [e.key[len(self._prefix) :].partition(".")[0] for e in self._queue() if e.key != self._own]
-        return Standing([], names[:1])
+        return Standing(missing=names[:1], told=f"held by: {names[0]}" if names else "")
 
 
 def _deletion() -> Callable[[Sequence[Change]], Optional[bool]]:

@@ -100,9 +100,12 @@ class Scope:
         view = View(self._store, self.keys_of, wanted, timeout)
 
         def standing() -> Standing:
+            from testbed.coord.explain import listed
+
             if len(wanted.keys) == 1 or wanted.mode != ALL:
                 return Standing()
-            return Standing([k for k in wanted.keys if k in view.values()], None)
+            left = [k for k in wanted.keys if k not in view.values()]
+            return Standing(told=f"not set: {listed([repr(k) for k in left])}")
 
         return self._waiting.wait(wanted.awaited(), view.spans, view.look, timeout, cancelled, standing)
 

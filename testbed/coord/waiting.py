@@ -137,10 +137,14 @@ class Awaited:
 
 @dataclass(frozen=True)
 class Standing:
-    """How far something awaited has got: who has done their part, and who has not; None where nobody can tell."""
+    """How far something awaited has got: who has done their part, and who has not; None where nobody can tell.
+
+    ``told`` says it in words where it is not a matter of who has arrived.
+    """
 
     arrived: Optional[Sequence[str]] = None
     missing: Optional[Sequence[str]] = None
+    told: str = ""
 
 
 class Board(Protocol):

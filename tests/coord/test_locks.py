@@ -53,7 +53,7 @@ def test_the_queue_is_fair(members: list[Member]) -> None:
         with pytest.raises(Cancelled):
             given_up.outcome()
         with (
-            pytest.raises(WaitTimeout, match=r"the lock 'l' did not get free within 0 s; arrived: nobody; missing: n0"),
+            pytest.raises(WaitTimeout, match=r"the lock 'l' did not get free within 0 s; held by: n0"),
             c.scope.lock("l", 0),
         ):
             pass

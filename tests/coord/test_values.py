@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from testbed.coord.scope import Wanted
+import pytest
+
+from testbed.coord.scope import WaitTimeout, Wanted
 from testbed.coord.store import Change
 from testbed.coord.values import View
 from tests.coord.background import Background
@@ -21,6 +23,14 @@ def test_wait_for_all(members: list[Member]) -> None:
     b.scope.set("x", b"again")
     assert wait.outcome() == {"x": b"again", "y": b"y", "z": b"z"}
     assert a.board.told == [{"what": "get", "names": ["x", "y", "z"], "timeout": 30, "mode": "all", "outcome": "met"}]
+
+
+def test_all_in_vain(members: list[Member]) -> None:
+    """At a time-out of a wait for several keys, those are named that are not set; no node is called missing."""
+    a, b, _ = members
+    b.scope.set("x", b"")
+    with pytest.raises(WaitTimeout, match=r"'z' did not come within 0 s; not set: 'y', 'z'\n  n1: "):
+        a.scope.wait_for(Wanted(("x", "y", "z")), 0)
 
 
 def test_wait_for_all_asks_the_store(members: list[Member]) -> None:
