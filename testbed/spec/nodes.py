@@ -104,7 +104,7 @@ def _carried(item: Item | None, faulty: set[int], known: Collection[str], findin
             continue
         carried.append(element.value)
         if element.value not in known and id(element) not in faulty:
-            hint = findings.suggest(element.value, known) or f"the spec has: {names(known)}"
+            hint = findings.suggest(element.value, known) or f"the spec has: {names(known) or 'none'}"
             findings.add(f"no configuration is called '{clipped(element.value)}'", element.span, help=hint)
     return tuple(carried)
 

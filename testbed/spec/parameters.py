@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from testbed.diagnostics import Span
@@ -12,8 +12,10 @@ from testbed.spec.schema import check_schema, check_value
 from testbed.spec.source import Item, parse, scalar, unplaced
 
 
-def resolve(declared: Item | None, overrides: Mapping[str, str], findings: Findings) -> dict[str, Any]:
-    """The value of each parameter that has a right one, in the order of the file."""
+def resolve(
+    declared: Item | None, overrides: Mapping[str, str], findings: Findings, faulty: Collection[int] = ()
+) -> dict[str, Any]:
+    """The value of each parameter that has a right one, in the order of the file; ``faulty`` ones are passed over."""
     values: dict[str, Any] = {}
     known = [name for name, _, _ in declared.children()] if declared else []
     for name in overrides:
@@ -21,7 +23,7 @@ def resolve(declared: Item | None, overrides: Mapping[str, str], findings: Findi
             hint = findings.suggest(name, known) or (f"the spec has: {names(known)}" if known else "the spec has none")
             findings.add(f"the spec has no parameter '{name}' that -p could set", help=hint)
     for name, key, item in declared.children() if declared else ():
-        if item.entries is None or not check_schema(item, key.span, findings):
+        if item.entries is None or id(item) in faulty or not check_schema(item, key.span, findings):
             continue
         default = item.entries.get("default")
         fine = default is None or _accepts(item, default[1], default[0].span, findings)

@@ -46,7 +46,7 @@ def load(path: Path, overrides: Mapping[str, str], text: str | None = None) -> D
 def _deployment(root: Item, path: Path, text: str, overrides: Mapping[str, str], findings: Findings) -> Deployment:
     faulty = schema.check(root, findings)
     declared = root.entry("parameters")
-    values = parameters.resolve(declared, overrides, findings)
+    values = parameters.resolve(declared, overrides, findings, faulty)
     templates = Templates(values, [name for name, _, _ in declared.children()] if declared else [], faulty, findings)
     work = Work(path.parent, faulty, findings, templates)
     configurations = work.configurations(root.entry("configurations"))

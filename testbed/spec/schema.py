@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from testbed import resources
@@ -29,20 +29,33 @@ _EXPECTED = {
     "boolean": "true or false",
     "null": "nothing",
 }
+_ANNOTATIONS = (
+    *("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "format"),
+    *("contentEncoding", "contentMediaType", "contentSchema", "then", "else", "minContains", "maxContains"),
+)
+_DOLLAR = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]])*\]|\$", re.S)
 _YAML_1_1_BOOLEANS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
 @functools.cache
 def _dialect() -> Any:
-    """JSON Schema 2020-12 whose ``uniqueItems`` takes linear time for whatever the list holds."""
+    """JSON Schema 2020-12 whose ``uniqueItems`` takes linear time for whatever the list holds.
+
+    A ``$`` in its patterns is the very end of a text, as in the regular expressions of JSON Schema.
+    """
     from jsonschema import Draft202012Validator, ValidationError, validators
 
     def unique(_: Validator, wanted: bool, instance: Any, __: Any) -> Iterator[ValidationError]:
         if wanted and isinstance(instance, list) and len({_identity(e) for e in instance}) < len(instance):
             yield ValidationError("not unique")
 
+    def pattern(_: Validator, wanted: str, instance: Any, __: Any) -> Iterator[ValidationError]:
+        exact = _DOLLAR.sub(lambda part: r"\Z" if part[0] == "$" else part[0], wanted)
+        if isinstance(instance, str) and not re.search(exact, instance):
+            yield ValidationError(f"{shown(instance)} does not match '{wanted}'")
+
     extend: Any = validators.extend
-    return extend(Draft202012Validator, {"uniqueItems": unique})
+    return extend(Draft202012Validator, {"uniqueItems": unique, "pattern": pattern})
 
 
 def _identity(value: Any) -> str:
@@ -50,14 +63,31 @@ def _identity(value: Any) -> str:
 
 
 @functools.cache
+def _schema() -> dict[str, Any]:
+    return cast("dict[str, Any]", json.loads(resources.schema("deployment").read_text(encoding="utf-8")))
+
+
+@functools.cache
 def _validator() -> Validator:
-    text = resources.schema("deployment").read_text(encoding="utf-8")
-    return cast("Validator", _dialect()(json.loads(text)))
+    return cast("Validator", _dialect()(_schema()))
 
 
 def check(root: Item, findings: Findings) -> set[int]:
     """Note what the schema finds; gives the ``id`` of every item with a fault at or below it."""
-    return Faults(root, findings).note(_validator().iter_errors(root.value))
+    below = _schema()["$defs"]
+    places = {
+        "at the top": _schema(),
+        "in a configuration": below["configuration"],
+        "in a target": below["target-mapping"],
+        "in a service": below["service"],
+        "in a node": below["node"],
+    }
+    homes = {
+        name: [p for p, s in places.items() if name in s["properties"]]
+        for s in places.values()
+        for name in s["properties"]
+    }
+    return Faults(root, findings, homes=homes).note(_validator().iter_errors(root.value))
 
 
 def check_value(schema: Mapping[str, Any], item: Item, key: Span, findings: Findings) -> bool:
@@ -81,7 +111,19 @@ def check_schema(item: Item, key: Span, findings: Findings) -> bool:
             reference.span,
             help="write the schema out; YAML's anchors can share parts of it",
         )
-    return not errors and reference is None
+    unknown = [k for name, k, _ in item.children() if name not in _keywords() and not name.startswith(("$", "x-"))]
+    for name in unknown:
+        hint = findings.suggest(name.text or "", _keywords()) or "see JSON Schema for what can stand here"
+        findings.add(f"unknown key '{clipped(name.text or '')}'", name.span, help=hint)
+    return not errors and not unknown and reference is None
+
+
+@functools.cache
+def _keywords() -> tuple[str, ...]:
+    """What can stand in a JSON Schema."""
+    from jsonschema import Draft202012Validator
+
+    return (*_ANNOTATIONS, *Draft202012Validator.VALIDATORS)
 
 
 def _references(item: Item) -> Iterator[Item]:
@@ -100,6 +142,8 @@ def describe(error: ValidationError) -> tuple[str, str]:
     found = shown(error.instance)
     if message:
         return f"{message}: found {found}" if _says_value(error) else message, hint
+    if error.validator == "type" and re.match(r"[\w-]+:\S", str(error.instance)):
+        hint = "a key needs a space after its ':'"
     said, usual = _usual(error, found)
     return said, hint or usual
 
@@ -154,19 +198,30 @@ def _says_value(error: ValidationError) -> bool:
 
 
 class Faults:
-    """jsonschema's errors for one tree of items, pointed at keys and values; ``key`` is the root's own key."""
+    """jsonschema's errors for one tree of items, pointed at keys and values.
 
-    def __init__(self, root: Item, findings: Findings, key: Span | None = None) -> None:
+    ``key`` is the root's own key; ``homes`` tells of keys where they have their place.
+    """
+
+    def __init__(
+        self,
+        root: Item,
+        findings: Findings,
+        key: Span | None = None,
+        homes: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self.root = root
         self.findings = findings
         self.key = key
+        self.homes = homes or {}
         self.faulty: set[int] = set()
+        self.unknown: dict[int, set[str]] = {}  # items with unknown keys, and which keys these were meant to be
 
     def note(self, errors: Iterable[ValidationError]) -> set[int]:
         """Note them all; gives the ``id`` of every item with a fault at or below it."""
-        for error in errors:
-            for leaf in _meant(error):
-                self._note(leaf)
+        leaves = [leaf for error in errors for leaf in _meant(error)]
+        for leaf in sorted(leaves, key=lambda e: e.validator != "additionalProperties"):
+            self._note(leaf)
         return self.faulty
 
     def _note(self, error: ValidationError) -> None:
@@ -179,9 +234,13 @@ class Faults:
             case "required":
                 wanted: Any = error.validator_value
                 missing = next((n for n in wanted if error.message.startswith(f"{n!r} is")), "a key")
+                if missing in self.unknown.get(id(item), ()):
+                    return
                 at = here if key else Span(self.root.file, 1, 1, 1, 2)
                 hint = schema.get("help", "add it") if key else "a spec has 'deployment', 'configurations' and 'nodes'"
                 self.findings.add(f"'{missing}' is missing", at, help=hint)
+            case "anyOf" | "minProperties" | "maxProperties" if id(item) in self.unknown:
+                pass  # mending the unknown keys mends that
             case "uniqueItems":
                 self._twice(item)
             case "not" if key and "errorMessage" in schema and self._names(error) is None:
@@ -192,6 +251,7 @@ class Faults:
                 if name is not None:
                     pair = (item.entries or {}).get(name)
                     here = pair[0].span if pair else here
+                    self.faulty.update({id(pair[1])} if pair else ())
                 self.findings.add(message, here, help=hint)
 
     def _names(self, error: ValidationError) -> str | None:
@@ -204,8 +264,16 @@ class Faults:
         for name, key, _ in item.children():
             if name in known or any(re.search(p, name) for p in beside):
                 continue
-            hint = self.findings.suggest(name, known) or f"known here: {names(known, 20)}"
-            self.findings.add(f"unknown key '{clipped(name)}'", key.span, help=hint)
+            near = self.findings.suggest(name, known)
+            self.unknown.setdefault(id(item), set()).update(k for k in known if near == f"did you mean '{k}'?")
+            hint = near or f"known here: {names(known, 20)}"
+            if name in self.homes:
+                hint = f"its place is {' or '.join(self.homes[name])}; known here: {names(known, 20)}"
+            elif "\xa0" in name:
+                hint = "it holds a no-break space, which is no indentation: use plain ones"
+            elsewhere = key.start.index < item.start.index
+            notes = (f"merged in at {item.start.line + 1}:{item.start.column + 1}",) if elsewhere else ()
+            self.findings.add(f"unknown key '{clipped(name)}'", key.span, help=hint, notes=notes)
 
     def _twice(self, item: Item) -> None:
         seen: dict[str, Item] = {}

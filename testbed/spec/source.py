@@ -226,6 +226,10 @@ class _Reader:
 
     def _tag(self, event: Any) -> str | None:
         """The short name of an explicit standard tag that may stand here; None where there is none."""
+        if event.tag == "!" and not self.foreign_tags:
+            hint = "quote the whole text, or begin it on the next line after '|'"
+            span = _span(self.name, event.start_mark, event.end_mark)
+            self.findings.add("YAML takes this '!' for a tag: it would be lost", span, help=hint)
         if event.tag is None or event.tag == "!":
             return None
         short = event.tag.removeprefix(_YAML)
@@ -236,7 +240,7 @@ class _Reader:
             self.findings.add(
                 f"the tag '{event.tag if short == event.tag else '!!' + short}' cannot be used here",
                 _span(self.name, event.start_mark, event.end_mark),
-                help="Ansible's own tags (!vault, !unsafe) work in a file of tasks named by 'tasks_from'",
+                help="quote the text if the '!' is part of it; Ansible's tags (!vault) work in what 'tasks_from' names",
             )
         return "str" if isinstance(event, yaml.ScalarEvent) else None
 
@@ -348,7 +352,7 @@ def _point(file: str, before: str, width: int) -> Span:
 _SYNTAX = {
     "mapping values are not allowed in this context": (
         "a ':' cannot stand here",
-        "indent it like the lines above; text that holds ': ' must be quoted",
+        "indent it like the lines above, with a space after each key's ':'; text that holds ': ' must be quoted",
     ),
     "found unexpected end of stream": ("the file ends inside a quoted string", "close the quote"),
     "did not find expected ',' or ']'": ("this list is not closed", "a ',' or ']' is missing"),
@@ -356,6 +360,18 @@ _SYNTAX = {
     "did not find expected key": ("a key should stand here", "check the indentation and the quotes before it"),
     "could not find expected ':'": ("a ':' is missing after this key", "write 'key: value', with a space"),
     "found character that cannot start any token": ("no value can begin like this", "quote it"),
+    "did not find expected alphabetic or numeric character": (
+        "'&' begins an anchor and '*' an alias: a name must follow",
+        "quote the whole text, or begin it on the next line after '|'",
+    ),
+    "found unknown escape character": (
+        "in double quotes a backslash begins an escape, and this is none",
+        "write two of them, or use single quotes",
+    ),
+    "did not find expected comment or line break": (
+        "after '|' or '>' the line must end",
+        "begin the text on the next line, indented",
+    ),
 }
 
 _UNCLOSED = ("found unexpected end of stream", "did not find expected ',' or ']'", "did not find expected ',' or '}'")
