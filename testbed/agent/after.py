@@ -10,7 +10,7 @@ from typing import Any, Dict, List
 
 from testbed.agent import process
 from testbed.agent.answer import BUSY, Trouble, say, trouble_of, write_all
-from testbed.agent.lifecycle import run_marks
+from testbed.agent.environment import run_marks
 from testbed.agent.pack import is_full, pack, pack_in_memory
 from testbed.agent.workspace import Workspace, delete, is_held, read_marker, read_packed, read_pid, wait_free
 

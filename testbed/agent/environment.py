@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from typing import Any, Dict
+from typing import Any, Dict, Tuple
 
 from testbed.agent.plan import Plan, PlannedStep
 from testbed.agent.workspace import Workspace, write_file
@@ -44,6 +44,11 @@ def of_step(env: Dict[str, str], step: PlannedStep) -> Dict[str, str]:
         "TESTBED_CONFIGURATION": step.configuration,
         "TESTBED_STEP": step.step,
     }
+
+
+def run_marks(run: str, node: str) -> Tuple[bytes, bytes]:
+    """What the environment of every process of a node's steps holds."""
+    return (b"TESTBED_RUN=" + os.fsencode(run), b"TESTBED_NODE=" + os.fsencode(node))
 
 
 def as_text(value: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import queue
 import time
 from functools import partial
@@ -11,6 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 from testbed.agent import process
+from testbed.agent.environment import run_marks
 from testbed.agent.messages import Exited, Flagged, Limit, Lost, Message, Outcome, Served, Told
 from testbed.agent.outbox import Outbox
 from testbed.agent.plan import ANSIBLE, PORT, SERVICE, Plan, PlannedStep
@@ -416,8 +416,3 @@ def _own_limit(step: PlannedStep) -> Optional[Limit]:
         return None
     what = "ready" if step.kind == SERVICE else "done"
     return Limit(time.monotonic() + step.timeout, f"not {what} after its {step.timeout:g} s")
-
-
-def run_marks(run: str, node: str) -> Tuple[bytes, bytes]:
-    """What the environment of every process of a node's steps holds."""
-    return (b"TESTBED_RUN=" + os.fsencode(run), b"TESTBED_NODE=" + os.fsencode(node))

@@ -11,9 +11,10 @@ import socket
 from contextlib import closing, contextmanager
 from typing import Any, Callable, Dict, Generator, Iterator, List, Optional, Sequence, Tuple, Union
 
+from testbed.coord.flags import Flag
 from testbed.coord.services import Service
 from testbed.coord.store import Unavailable
-from testbed.coord.waiting import Aborted, Broken, Cancelled, Flag, WaitTimeout
+from testbed.coord.waiting import Aborted, Broken, Cancelled, WaitTimeout
 from testbed.events import ABORT
 
 OUT, ERR, HELD, END = b"1", b"2", b"r", b"x"

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from testbed.coord.feed import Feed
+from testbed.coord.flags import Flag, read_flag
 from testbed.coord.keys import RunKeys, end_of
 from testbed.coord.peers import Peer
 from testbed.coord.store import MAX_VALUE, Delete, Put, Span, Store, StoreError, TooLarge, Unchanged
@@ -20,12 +21,10 @@ from testbed.coord.waiting import (
     Broken,
     Cancel,
     Cancelled,
-    Flag,
     NoBoard,
     Standing,
     Waiting,
     WaitTimeout,
-    read_flag,
 )
 from testbed.events import FINALISE
 

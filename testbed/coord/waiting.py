@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Optional, Protocol, Sequence, Set, Tuple, TypeVar
 
 from testbed.coord.feed import Feed, Following
+from testbed.coord.flags import Flag, read_flag
 from testbed.coord.keys import RunKeys, end_of
 from testbed.coord.punctual import TooLate, in_time
 from testbed.coord.store import Change, Span, Store, StoreError
-from testbed.events import ABORT, UNREADABLE, shallow
+from testbed.events import ABORT
 
 T = TypeVar("T")
 
@@ -27,17 +27,6 @@ EXPLAIN_PATIENCE = 2.5
 
 AWAY = "; etcd does not answer"
 """What a time-out is explained by while etcd is away."""
-
-
-@dataclass(frozen=True)
-class Flag:
-    """A flag that stands: raised ``by`` a node or ``controller``, ``why`` a sentence, ``at`` Unix seconds."""
-
-    name: str
-    by: str
-    why: str
-    at: float
-    cause: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Aborted(Exception):
@@ -166,19 +155,6 @@ class NoBoard:
 
     def end(self, *_: Any) -> None:
         """Tell nobody."""
-
-
-def read_flag(name: str, raw: bytes) -> Flag:
-    """Read the flag that ``raw`` tells of; whatever a node wrote there, a flag stands."""
-    try:
-        told = dict(json.loads(raw))
-        cause = told.get("cause")
-        at = float(told.get("at", 0))
-        if not isinstance(cause, dict) or not shallow(cause):
-            cause = {}
-        return Flag(name, str(told["by"]), str(told["why"]), at, cause)
-    except UNREADABLE:
-        return Flag(name, "unknown", f"its reason cannot be read: {raw[:80]!r}", 0.0)
 
 
 class Waiting:

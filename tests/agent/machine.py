@@ -19,7 +19,7 @@ from typing import Any
 
 from testbed.agent import archive, process
 from testbed.agent.answer import MARK
-from testbed.agent.lifecycle import run_marks
+from testbed.agent.environment import run_marks
 from testbed.agent.plan import RUN, Access, Peer, Plan, PlannedStep
 from testbed.agent.workspace import Workspace, read_pid, wait_free
 from testbed.coord.gateway import GatewayStore, connect
