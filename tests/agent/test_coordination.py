@@ -134,7 +134,7 @@ def test_a_killed_holder_frees_the_lock(pair: Pair) -> None:
     _, two = go(pair, first, second)
     assert "code 4\nmine\n" in two
     assert "the lock 'l' did not get free" in two
-    assert "missing: n0\n  n0: is in a.test.main since" in two
+    assert "held by: n0\n  n0: is in a.test.main since" in two
 
 
 def test_a_time_out_says_what_the_others_do(pair: Pair) -> None:
