@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any, Callable, Dict, Mapping, Optional, Protocol, Tuple
 
 from testbed.agent import process
+from testbed.agent.environment import of_step
 from testbed.agent.messages import Exited, Message, Noted, Outcome
 from testbed.agent.plan import COMMAND, PORT, PlannedStep
 from testbed.agent.scripts import ending, log_name, reason_of
@@ -211,7 +212,7 @@ def _after(pause: Optional[float]) -> Optional[float]:
 
 def probe_of(
     step: PlannedStep,
-    environment: Mapping[str, str],
+    environment: Dict[str, str],
     address: str,
     launch: Launch,
     wait: AwaitValue,
@@ -223,7 +224,7 @@ def probe_of(
         return Port(int(ready[PORT]), (address,) if address else ())
     if COMMAND in ready:
         return Check(lambda: launch(f"{log_name(step)}.ready", ready[COMMAND]))
-    return Value(fill_in(str(ready["key"]), environment), wait, tell) if ready else AtOnce()
+    return Value(fill_in(str(ready["key"]), of_step(environment, step)), wait, tell) if ready else AtOnce()
 
 
 def fill_in(text: str, environment: Mapping[str, str]) -> str:

@@ -120,6 +120,11 @@ def ending(code: int) -> str:
 
 def unstarted(error: Exception) -> Outcome:
     """What becomes of a step whose script could not be started."""
+    script = getattr(error, "filename", None)
+    if isinstance(error, FileNotFoundError) and script and os.path.exists(script):
+        with open(script, encoding="utf-8", errors="replace") as file:
+            interpreter = file.readline()[2:].strip()
+        return Outcome(ERROR, None, f"it could not be started: there is no interpreter '{interpreter}'")
     return Outcome(ERROR, None, f"it could not be started: {reason_of(error)}")
 
 
