@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,15 @@ _OUTCOMES = {
     "runner_on_failed": FAILED,
     "runner_on_unreachable": UNREACHABLE,
 }
+_PARTS = (
+    "runner_item_on_ok",
+    "runner_item_on_failed",
+    "runner_item_on_skipped",
+    "runner_retry",
+    "runner_on_async_poll",
+)
+"""What is told of a task on a node before its result: items of a loop, attempts, looks at a job."""
+
 _CANCEL_CHECK = 1.0
 """Seconds between ansible-runner's looks at its cancel callback."""
 
@@ -156,15 +166,20 @@ class AnsibleBursts:
 
         logging.getLogger("ansible-runner").addHandler(logging.NullHandler())
         tail: list[str] = []
+        parts: dict[tuple[str, str], list[str]] = {}
 
         def on_event(event: dict[str, Any]) -> bool:
             text = event.get("stdout") or ""
             if text:
                 tail.append(text + "\n")
                 del tail[:-50]
+            data = event.get("event_data") or {}
+            whose = str(data.get("host")), str(data.get("task_uuid"))
+            if event.get("event") in _PARTS and text:
+                parts.setdefault(whose, []).append(text)
             result = task_result(event)
             if result is not None:
-                on_result(result)
+                on_result(replace(result, output="\n".join([*parts.pop(whose, ()), result.output])))
             return False  # nothing on disk: the log and our own events keep all that is needed
 
         try:

@@ -65,6 +65,8 @@ def _words(result: Mapping[str, Any]) -> str:
         " ".join(str(result.get(key) or "").split()) for key in ("msg", "stderr", "module_stderr", "stdout", "reason")
     ]
     first = next((text for text in words if text), "")
+    if not first and result.get("censored"):
+        return "no_log hides why"
     if first != "non-zero return code":
         return first
     last = str(result.get("stderr") or result.get("stdout") or "").strip().rpartition("\n")[2].strip()

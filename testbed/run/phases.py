@@ -21,16 +21,18 @@ from testbed.run.messages import BurstDone
 from testbed.run.results import unpack_results
 from testbed.run.watching import TOLD_BY_NODES
 
-STEP_DONE = "Step is done"
-"""The task after a node's step in the serve playbook: a node that comes to it has passed."""
+STEP_DONE, STEP_FAILED = "Step is done", "Step has failed"
+"""The tasks after a node's step in the serve playbook: a node that comes to one has passed, to the other has not."""
 
 RECORD_LIMIT = 64 * 1024**2
 """Bytes of a node's own record of events; a larger one is left for people to read."""
 
 NEVER_STARTED = "its agent never started"
 
-_REFUSAL = re.compile(r"^\[ERROR\]: (?P<why>.+)\nOrigin: (?P<place>.+)", re.MULTILINE)
-"""How Ansible ends over content that it cannot even begin, for all of its nodes at once."""
+_REFUSAL = re.compile(
+    r"^\[ERROR\]: (?P<why>.+)\nOrigin: (?P<place>.+)(?![\s\S]*^(?:fatal|failed|PLAY RECAP))", re.MULTILINE
+)
+"""How Ansible ends over content that it cannot even begin, for all of its nodes at once; a task's failure is not it."""
 
 
 class Phases:
@@ -102,6 +104,8 @@ class Phases:
         if task.task == STEP_DONE:
             self._failures.pop((burst.number, task.node), None)
             return PASSED, ""
+        if task.task == STEP_FAILED:
+            return FAILED, self._failures.pop((burst.number, task.node), task.message)
         if task.action.endswith(("include_tasks", "include_role")) and task.outcome in (OK, SKIPPED):
             return None  # how the step is built, not what it does
         self._log(burst, task)
@@ -116,6 +120,9 @@ class Phases:
             return ERROR, failure.reason
         if task.outcome == TASK_FAILED and not task.ignored:
             self._failures[burst.number, task.node] = f"task {task.task!r} failed: {task.message[:500]}"
+        if task.action.endswith("meta") and task.outcome == OK:  # what ended the step, and nothing else, is told of
+            self._failures.pop((burst.number, task.node), None)
+            return PASSED, ""
         return None
 
     def unserved(self, done: BurstDone, node: str) -> tuple[str, str] | None:

@@ -178,6 +178,8 @@ FAILING = {
     "task": ("ansible: [{name: This one, ansible.builtin.command: /bin/false}]", "This one"),
     "handler": ("roles: [brittle]", "the handler breaks"),
     "assertion": ("ansible: [{ansible.builtin.fail: {msg: said by the task}}]", "said by the task"),
+    "hidden": ("ansible: [{ansible.builtin.command: /bin/false, no_log: true}]", "no_log hides why"),
+    "item": ('ansible: [{ansible.builtin.command: "test {{ item }} = 1", loop: [1, 2]}]', "failed: [one] (item=2)"),
 }
 
 
@@ -198,6 +200,24 @@ def test_a_failing_step_says_what_failed(bench: Bench, case: str) -> None:
     assert words in first
     ended = {(e.target, e.step): e.verdict for e in done.told(events.StepEnded)}
     assert ended["finalise", "main"] == "passed"
+
+
+ENDED = """\
+deployment: ended
+configurations:
+  ended:
+    init: {gather_facts: false, ansible: [{meta: end_host}, {ansible.builtin.fail: {}}]}
+    test: echo went on
+nodes:
+  one: {configurations: [ended]}
+"""
+
+
+def test_a_step_that_ends_early_has_passed(bench: Bench) -> None:
+    """`meta: end_host` ends the step without failing, and the node goes on with the next."""
+    done = bench.run(bench.spec(ENDED))
+    assert done.code == 0, done.said
+    assert done.log("one", "ended.test.main") == "went on\n"
 
 
 OVER_SSH = """\

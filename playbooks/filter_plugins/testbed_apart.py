@@ -1,0 +1,52 @@
+# Copyright the testbed authors
+# GNU General Public License v3.0 or later (see LICENSE beside the folder, or https://www.gnu.org/licenses/gpl-3.0.txt):
+# this file imports ansible-core, which is under that licence.
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Nodes whose steps are done in one play are apart from each other, as if each had a play of its own.
+
+Ansible's main process loads this file when it works out the hosts of the play.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ansible.executor.play_iterator import IteratingStates
+from ansible.plugins.loader import action_loader
+from ansible.plugins.strategy import StrategyBase
+
+ENDS = ("end_batch", "end_host", "end_play")
+OF_ALL = ("clear_facts", "clear_host_errors", "end_batch", "end_play")
+"""What ``meta`` does to all hosts of the play, whichever comes to it."""
+
+_execute_meta = StrategyBase._execute_meta
+
+
+def _execute_meta_alone(strategy: Any, task: Any, play_context: Any, iterator: Any, target_host: Any) -> Any:
+    """Do ``meta`` for the one host that came to it, and tell the end of its step, of which Ansible says nothing."""
+    meta, play = task._get_meta(), iterator._play
+    hosts = play.hosts
+    try:
+        if meta in OF_ALL:
+            play.hosts = [target_host.name]
+        results = _execute_meta(strategy, task, play_context, iterator, target_host)
+    finally:
+        play.hosts = hosts
+    if meta in ENDS and iterator.get_state_for_host(target_host.name).run_state == IteratingStates.COMPLETE:
+        strategy._tqm.send_callback("v2_runner_on_ok", results[0])
+    return results
+
+
+StrategyBase._execute_meta = _execute_meta_alone
+for name in ("add_host", "pause"):  # done once for all hosts elsewhere, and refused where each goes its own way
+    action_loader.get(f"ansible.builtin.{name}", class_only=True).BYPASS_HOST_LOOP = False
+
+
+class FilterModule:
+    """``nodes | testbed_apart`` gives the nodes."""
+
+    def filters(self) -> dict[str, Callable[[Any], Any]]:
+        """The one filter."""
+        return {"testbed_apart": list}
