@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,9 +114,10 @@ class Reading:
             arguments += ["--vault-password-file", vault_password_file]
         if importlib.util.find_spec("ansible") is None:
             raise LabError(f"ansible-core is not installed beside {sys.executable}", "pip install ansible-core")
+        self._scratch = tempfile.TemporaryDirectory(prefix="testbed-inventory-")  # Ansible's own is in a home
         self._process = subprocess.Popen(
             [sys.executable, str(playbooks() / "testbed_inventory.py"), *arguments],
-            env={**_STRICT, **environment, **settings, **_QUIET},
+            env={**_STRICT, **environment, **settings, **_QUIET, "ANSIBLE_LOCAL_TEMP": self._scratch.name},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -135,6 +137,7 @@ class Reading:
         for pipe in (self._process.stdout, self._process.stderr):
             if pipe is not None:
                 pipe.close()
+        self._scratch.cleanup()
 
     def result(self) -> Inventory:
         """Wait for the inventory; its machines stand in the order in which a play over ``all`` meets them.
@@ -184,14 +187,15 @@ def ansible_environment(
     config = _config(playbook_dir, sources, environment)
     if config is not None:
         result["ANSIBLE_CONFIG"] = str(config)
-    said = _said(config) if config else _said(Path.home() / ".ansible.cfg") or _said(Path("/etc/ansible/ansible.cfg"))
+    own = Path(os.path.expanduser("~/.ansible.cfg"))  # noqa: PTH111  Path's own raises for a user without a home
+    said = _said(config) if config else _said(own) or _said(Path("/etc/ansible/ansible.cfg"))
     for variable, key, value in (*_SETTINGS, _ONCE) if once else _SETTINGS:
         if variable not in environment and key not in said:
             result[variable] = value
     if "ANSIBLE_HOST_KEY_CHECKING" not in environment:
         # ansible-runner switches the check off where no variable says anything, over what ansible.cfg says
-        own = environment.get("ANSIBLE_SSH_HOST_KEY_CHECKING") or said.get("host_key_checking")
-        result["ANSIBLE_HOST_KEY_CHECKING"] = own or "True"
+        check = environment.get("ANSIBLE_SSH_HOST_KEY_CHECKING") or said.get("host_key_checking")
+        result["ANSIBLE_HOST_KEY_CHECKING"] = check or "True"
     return result
 
 

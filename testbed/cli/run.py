@@ -98,6 +98,9 @@ def carry_out(options: Any, follow: bool = False) -> int:
     if options.junit is not None:
         make_room_for(options.junit)
     directory = directories.create(request.plan.run, options.run_dir)
+    if not directories.is_registered(request.plan.run):
+        home = directories.state_home()
+        click.echo(f"warning: {home} cannot be written to; only as {directory.path} is this run found again", err=True)
     with _following(request, directory) if follow else progress(sys.stderr) as show:
         outcome = execute(request, directory, show)
     try:

@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,13 +26,20 @@ _ID = re.compile(r"(?P<deployment>[a-z0-9][a-z0-9-]*)-(?P<moment>\d{8}-\d{6})-(?
 
 
 def state_root() -> Path:
-    """Where testbed keeps its state: ``TESTBED_STATE_HOME``, else the user's XDG state directory."""
-    configured = os.environ.get("TESTBED_STATE_HOME")
-    if configured:
-        return Path(configured).expanduser().absolute()
-    from platformdirs import user_state_path
+    """Where testbed keeps its state: ``TESTBED_STATE_HOME``, else the user's XDG state directory.
 
-    return user_state_path("testbed", appauthor=False)
+    Raises UsageError where a user without a home names neither.
+    """
+    configured = os.environ.get("TESTBED_STATE_HOME")
+    try:
+        if configured:
+            return Path(configured).expanduser().absolute()
+        from platformdirs import user_state_path
+
+        return user_state_path("testbed", appauthor=False)
+    except RuntimeError as error:
+        whose = configured or "this user"
+        raise UsageError(f"no home is known for {whose}", "set TESTBED_STATE_HOME to a folder for runs") from error
 
 
 def state_home() -> Path:
@@ -139,13 +147,14 @@ class RunDirectory:
 
 
 def create(run: str, at: Path | None = None) -> RunDirectory:
-    """A new run directory below `state_home`, or at ``at`` (new or empty) and registered there.
+    """A new run directory below `state_home`, or at ``at`` (new or empty) and registered there if that can be.
 
     Raises UsageError where ``at`` is taken, LabError where the directory cannot be made.
     """
     home = state_home()
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        if at is None:
+            home.mkdir(parents=True, exist_ok=True)
         path = home / run if at is None else at.expanduser().absolute()
         if at is not None and path.is_dir() and any(path.iterdir()):
             raise UsageError(f"the run directory {path} is not empty", "name a new or an empty directory")
@@ -155,21 +164,28 @@ def create(run: str, at: Path | None = None) -> RunDirectory:
         directory.playbooks.mkdir()
         directory.nodes.mkdir()
         (path / _MARKER).write_text(run + "\n", "utf-8")
-        if at is not None:
-            (home / run).symlink_to(path, target_is_directory=True)
     except OSError as error:
         raise LabError(
             f"cannot make the run directory: {error.strerror}: {error.filename}",
             "choose another place with --run-dir or TESTBED_STATE_HOME",
         ) from error
+    if at is not None:
+        with suppress(OSError):  # it goes by its path then; `is_registered` tells
+            home.mkdir(parents=True, exist_ok=True)
+            (home / run).symlink_to(path, target_is_directory=True)
     return directory
+
+
+def is_registered(run: str) -> bool:
+    """Whether a run of that id is among those of `state_home`."""
+    return (state_home() / run).exists()
 
 
 def registered() -> list[RunDirectory]:
     """All runs that are still there, oldest first."""
     try:
         entries = [e for e in state_home().iterdir() if (e / _MARKER).is_file()]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return [RunDirectory(e.resolve()) for e in sorted(entries, key=lambda e: _age(e.name))]
 

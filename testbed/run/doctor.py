@@ -113,10 +113,13 @@ def _ssh() -> Finding:
     if program is None:
         return Finding("ssh", BAD, "no ssh client", "apt-get install openssh-client; without it nodes can only be here")
     try:
-        said = subprocess.run([program, "-V"], capture_output=True, text=True, check=False, timeout=10).stderr.strip()
+        done = subprocess.run([program, "-V"], capture_output=True, text=True, check=False, timeout=10)
     except (OSError, subprocess.TimeoutExpired) as error:
         return Finding("ssh", BAD, f"{program} does not start: {error}", "install openssh-client again")
-    return Finding("ssh", GOOD, f"{said} ({program})")
+    said = f"{done.stderr.strip()} ({program})"
+    if done.returncode:
+        return Finding("ssh", BAD, said, "it must run for this user, or nodes can only be here")
+    return Finding("ssh", GOOD, said)
 
 
 def _disk() -> Finding:
@@ -180,10 +183,10 @@ def _ask(
 ) -> dict[str, TaskResult]:
     """One burst over all machines."""
     data = inventories.for_nodes(inventory, {m.name: m for m in inventory.machines}, {})
-    for name, endpoint in endpoints.items():
-        variables = data["all"]["hosts"][name]
-        variables["testbed_endpoint"] = list(endpoint)
-        variables.setdefault("testbed_root", "~/.testbed")
+    for machine in inventory.machines:
+        variables = data["all"]["hosts"][machine.name]
+        variables["testbed_endpoint"] = list(endpoints[machine.name])
+        variables.setdefault("testbed_root", str(state_root()) if machine.local else "~/.testbed")
     shutil.copytree(resources.playbooks(), folder / "playbooks")
     write_private(folder / "inventory.json", json.dumps(data))
     executor = AnsibleBursts(

@@ -111,3 +111,24 @@ def test_a_junit_file_that_cannot_be_any_more(shell: Shell, tmp_path: Path) -> N
     assert done.stdout.startswith(b"PASSED")
     assert b"error: cannot write made/here/junit.xml: No such file or directory" in done.stderr
     assert report(tmp_path)["verdict"] == "passed"
+
+
+def test_a_home_that_cannot_be_written(shell: Shell, tmp_path: Path) -> None:
+    """Where the user's home cannot be written to, a run with --run-dir goes through, and is found by its path."""
+    (tmp_path / "hosts").write_text("h ansible_connection=local\n")
+    homeless = {"HOME": "/dev/null", "TESTBED_STATE_HOME": ""}
+    done = shell("$testbed run deployment.yml -i hosts --run-dir here", **homeless)
+    assert (done.returncode, done.stdout[:6]) == (0, b"PASSED"), done
+    assert f"only as {tmp_path / 'here'} is this run found again".encode() in done.stderr
+    assert shell("$testbed status here", **homeless).stdout.endswith(b"passed\n")
+    assert shell("$testbed list", **homeless).returncode == 0
+    refused = shell("$testbed run deployment.yml", **homeless)
+    assert (refused.returncode, refused.stdout) == (3, b"")
+    assert b"/dev/null/.local" in refused.stderr
+
+
+def test_a_home_that_is_none(shell: Shell) -> None:
+    """A place for runs below a home that nobody has is a mistake of the caller's."""
+    done = shell("$testbed list", TESTBED_STATE_HOME="~no-such-user/state")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"no home is known for ~no-such-user/state" in done.stderr
