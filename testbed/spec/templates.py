@@ -19,7 +19,8 @@ class Templates:
     def __init__(
         self, parameters: Mapping[str, Any], promised: Collection[str], faulty: set[int], findings: Findings
     ) -> None:
-        self._parameters, self._promised = parameters, promised
+        self._parameters = parameters
+        self._wrong = [name for name in promised if name not in parameters]
         self._faulty, self._findings = faulty, findings
 
     def number(self, item: Item | None, most: int, what: str) -> int | None:
@@ -41,13 +42,14 @@ class Templates:
         from jinja2 import TemplateError, UndefinedError
 
         try:
-            value = _environment().from_string(item.value).render(params=self._parameters)
+            template = _environment().from_string(item.value)
+            if any(re.search(rf"\b{re.escape(name)}\b", item.value) for name in self._wrong):
+                return _UNKNOWN  # what is wrong with the parameter has been noted
+            value = template.render(params=self._parameters)
             if not isinstance(value, (bool, int, float, str, list, dict, type(None))):
                 value = str(value)  # an undefined value says so now
         except UndefinedError as error:
             wanted = re.search(r"has no attribute '([^']*)'", str(error.message))
-            if wanted and wanted[1] in self._promised:
-                return _UNKNOWN  # what is wrong with the parameter has been noted
             hint = self._findings.suggest(wanted[1], self._parameters) if wanted else ""
             hint = hint or f"there is 'params' with: {names(self._parameters) or 'nothing'}"
             self._findings.add(f"this template cannot be filled in: {error.message}", item.span, help=hint)

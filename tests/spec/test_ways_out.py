@@ -67,3 +67,13 @@ def test_a_name_ends_with_its_last_character(tmp_path: Path) -> None:
         "this is no host name: found the string 'n",
         "this is no machine name: found the string 'm",
     ]
+
+
+@pytest.mark.parametrize("name", ["items", "clients"])
+def test_a_wrong_parameter_is_told_once(name: str, tmp_path: Path) -> None:
+    """A template over a parameter that has no right value is passed over, whatever the parameter is called."""
+    text = (
+        f"deployment: d\nparameters: {{{name}: {{type: integer, default: x}}}}\nconfigurations: {{c: {{test: x}}}}\n"
+        f"nodes: {{n: {{configurations: [c], count: \"{{{{ params['{name}'] + 1 }}}}\"}}}}\n"
+    )
+    assert len(diagnostics(text, tmp_path)) == 1
