@@ -216,6 +216,25 @@ def test_logs_come_merged_and_then_as_they_grow(recorded: RunDirectory) -> None:
         assert (line.text, line.stream) == ("late", "err")
 
 
+def test_workspaces_that_go_while_their_logs_are_read(tmp_path: Path) -> None:
+    """Who looks at the logs of nodes on this machine goes on when these end, and their workspaces go."""
+    nodes = tuple(f"n-{n}" for n in range(10))
+    for _ in range(40):
+        for node in nodes:
+            logs = tmp_path / "workspaces" / node / ".testbed" / "logs"
+            logs.mkdir(parents=True)
+            (logs / "c.test.main.out").write_text("here\n")
+        heard: SimpleQueue[Sequence[LogLine]] = SimpleQueue()
+        with closing(HomeLogs(RunDirectory(tmp_path)).listen(Wanted(nodes), heard.put)):
+            shutil.rmtree(tmp_path / "workspaces")
+            home = tmp_path / "nodes" / "n-0" / "logs"
+            home.mkdir(parents=True)
+            (home / "c.test.main.err").write_text("home\n")
+            while not any(line.text == "home" for line in heard.get(timeout=PATIENCE)):
+                pass
+        shutil.rmtree(tmp_path / "nodes")
+
+
 def test_links_in_what_came_home_are_not_followed(recorded: RunDirectory, tmp_path: Path) -> None:
     """A node cannot show the operator's own files by a link among its logs."""
     secret = tmp_path / "secret"

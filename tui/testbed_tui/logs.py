@@ -137,24 +137,38 @@ class _Reader:
         """Watch every folder that is there, and above those that are not yet; many nodes by what is above them."""
         for node in self._wanted.nodes if len(self._wanted.nodes) <= 256 else ():
             for folder in self._folders(node):
-                while folder != self._directory.path and not folder.is_dir():
-                    folder = folder.parent  # noqa: PLW2901  the nearest that is there
-                if folder not in self._watched:
-                    self._watched.add(folder)
-                    self._changes.watch(folder)
+                while self._come_nearer(folder):
+                    pass
+
+    def _come_nearer(self, folder: Path) -> bool:
+        """Watch the folder, or the nearest above it; whether to look again, for it may have been made before that."""
+        for nearest in (folder, *folder.parents):
+            if nearest in self._watched:
+                return False
+            if self._begin_to_watch(nearest):
+                return nearest != folder
+            if nearest == self._directory.path:
+                return False
+        return False
+
+    def _begin_to_watch(self, folder: Path) -> bool:
+        """Watch a folder from now on; False where it is not there, or no more: a workspace goes when its node ends."""
+        try:
+            self._changes.watch(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        self._watched.add(folder)
+        return True
 
     def _files(self) -> list[tuple[str, str, Path]]:
         """The logs there are, by node and name."""
         found: dict[tuple[str, str], Path] = {}
         for node in self._wanted.nodes:
             for folder in self._folders(node):
-                if folder.is_symlink() or not folder.is_dir():
-                    continue
-                for path in folder.iterdir():
+                for path in _in(folder):
                     match = LOG_NAME.fullmatch(path.name)
                     if match and self._wanted.step in ("", match["step"]):
                         found.setdefault((node, path.name), path)
-
         return [(node, name, path) for (node, name), path in found.items()]
 
     def _more(
@@ -193,6 +207,16 @@ class _Reader:
     def _is_home(self, node: str, path: Path) -> bool:
         """Whether nobody writes to that log any more."""
         return path.parent == self._directory.logs(node) and self._directory.report_json.exists()
+
+
+def _in(folder: Path) -> list[Path]:
+    """What is in a folder that is no link; nothing where it is not there, or no more."""
+    if folder.is_symlink():
+        return []
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _parts(name: str) -> tuple[str, str]:
