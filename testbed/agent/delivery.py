@@ -52,14 +52,16 @@ class Delivery:
 
     def pack(self) -> Optional[Dict[str, Any]]:
         """Pack the results and give their summary; None where that failed, which is told."""
+        why = "see the agent's log"
         try:
             summary = self._pack_here() if _is_small(self._workspace) else self._pack_apart()
         except (OSError, Trouble) as error:
             with suppress(OSError):  # the disk with the log on it may be what is full
                 print(f"packing: {error}", file=sys.stderr, flush=True)  # noqa: T201  the agent's log
-            summary = None
+            summary, why = None, getattr(error, "strerror", None) or str(error)
         if summary is None:
-            self._outbox.say(Notice, level="warning", message="the results are not packed; collecting will try again")
+            told = f"the results are not packed ({why}); collecting will try again"
+            self._outbox.say(Notice, level="warning", message=told)
         elif summary["left_out"]:
             named = "; ".join(summary["left_out"][:5])
             count = len(summary["left_out"])
