@@ -48,6 +48,8 @@ class Interruptions:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in WANTED:
+                if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                    continue  # nohup: the run is to outlive its terminal
                 self._before[number] = signal.signal(number, self._on_signal)
         return self
 

@@ -132,3 +132,12 @@ def test_a_home_that_is_none(shell: Shell) -> None:
     done = shell("$testbed list", TESTBED_STATE_HOME="~no-such-user/state")
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"no home is known for ~no-such-user/state" in done.stderr
+
+
+def test_a_run_outlives_its_terminal(shell: Shell, tmp_path: Path) -> None:
+    """A run under nohup goes on when its terminal is closed."""
+    spec = tmp_path / "deployment.yml"
+    hang_up = "kill -HUP $TESTBED_PARAM_CODE; testbed get --block never --timeout 2s || exit 0; printf"
+    spec.write_text(spec.read_text().replace("printf", hang_up))
+    done = shell("exec nohup $testbed run deployment.yml -p code=$$")
+    assert (done.returncode, report(tmp_path)["verdict"]) == (0, "passed"), done
