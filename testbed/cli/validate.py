@@ -31,7 +31,7 @@ def command(spec: Path, parameter: tuple[str, ...], as_json: bool) -> None:
             raise
         from testbed.diagnostics import to_json
 
-        _print_json({"valid": False, "diagnostics": [to_json(d) for d in error.diagnostics]})
+        _print_json({"valid": False, "flow": [], "diagnostics": [to_json(d) for d in error.diagnostics]})
         raise click.exceptions.Exit(error.exit_code) from error
     if as_json:
         _print_json({"valid": True, **flow_data(deployment)})

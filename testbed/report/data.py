@@ -16,8 +16,8 @@ Unix seconds (null where unknown), durations seconds::
 
 A CAUSE is ``{"kind", "verdict", "node", "machine", "configuration", "target", "step", "exit_code", "reason",
 "advice", "lines", "at"}``; those in ``induced`` came of the first cause, those in ``further`` are faults of their own,
-such as a second machine that nobody can log in to. While the run goes on (``ended`` false), ``verdict`` is null, and
-a node's is null until its end.
+such as a second machine that nobody can log in to. While ``ended`` is false the run goes on, or its controller died:
+``verdict`` is null then, and a node's until its end; but ``testbed report`` judges as if nothing more came.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def document(state: RunState, judgement: Judgement, over: bool = True) -> dict[s
         "verdict": judgement.verdict if over else None,
         "exit_code": judgement.exit_code if over else None,
         "reason": (judgement.first_cause.reason if judgement.first_cause else state.reason) if over else "",
-        "ended": over,
+        "ended": bool(state.verdict),
         "started_at": state.started_at,
         "ended_at": state.ended_at,
         "duration": state.duration,

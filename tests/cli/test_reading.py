@@ -65,7 +65,8 @@ def test_report(call: Call, record: Record, tmp_path: Path, case: str, verdict: 
     assert (done.exit_code, done.stdout.split()[0]) == (0, verdict.upper())
     assert str(run.path) in done.stdout
     assert ("has not ended" in done.stderr) == (case == "controller-crash")
-    assert json.loads(call("report", "last", "--json").stdout)["verdict"] == verdict
+    found = json.loads(call("report", "last", "--json").stdout)
+    assert (found["verdict"], found["ended"]) == (verdict, case != "controller-crash")
     assert call("report", "last", "--junit", str(tmp_path / "j.xml")).stdout == ""
     assert (tmp_path / "j.xml").read_text("utf-8") == call("report", "last", "--junit", "-").stdout
     assert call("report", "last", "--junit", str(tmp_path / "no" / "j.xml")).exit_code == 3

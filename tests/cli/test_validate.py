@@ -55,6 +55,8 @@ def test_a_wrong_spec(call: Callable[..., Result], tmp_path: Path) -> None:
     done = call("validate", str(spec), "--json")
     found = json.loads(done.stdout)
     assert (done.exit_code, found["valid"], found["diagnostics"][0]["span"]["line"]) == (2, False, 6)
+    spec.write_text(SPEC)
+    assert json.loads(call("validate", str(spec), "--json").stdout).keys() == found.keys()
 
 
 def test_a_parameter_that_is_none(call: Callable[..., Result], tmp_path: Path) -> None:
