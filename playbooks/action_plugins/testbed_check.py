@@ -7,8 +7,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
@@ -28,14 +26,15 @@ class ActionModule(ActionBase):
         del tmp
         task_vars = task_vars or {}
         result = super().run(None, task_vars)
-        asked = {
-            "root": str(self._templar.template(task_vars["testbed_root"])),
-            "endpoint": list(self._templar.template(task_vars["testbed_endpoint"])),
-        }
+        program = remote.check(
+            str(self._templar.template(task_vars["testbed_root"])),
+            list(self._templar.template(task_vars["testbed_endpoint"])),
+        )
         interpreter = str(self._templar.template(task_vars.get("ansible_python_interpreter") or ""))
-        source = shlex.quote(remote.CHECK) + " " + shlex.quote(json.dumps(asked))
-        command = remote.python_command(f"-c {source}", interpreter)
-        done = remote.persist(lambda: self._low_level_execute_command(command), AnsibleConnectionFailure)
+        command = remote.python_command("-", interpreter)
+        done = remote.persist(
+            lambda: self._low_level_execute_command(command, in_data=program), AnsibleConnectionFailure
+        )
         found = remote.parse_answer(done.get("stdout", ""))
         if found is None:
             words = (done.get("stderr") or done.get("stdout") or "no output").strip()

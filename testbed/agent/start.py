@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any, Dict, List, Optional, cast
 
-from testbed.agent.answer import BUG, ETCD, Trouble, trouble_of, write_all
+from testbed.agent.answer import BUG, ETCD, PERMISSION, Trouble, trouble_of, write_all
 from testbed.agent.plan import Plan, from_json, longest_end
 from testbed.agent.workspace import Workspace, delete, hold, note_made, read_marker, write_file
 
@@ -74,6 +74,9 @@ def start(header: Header, archive: str) -> Dict[str, Any]:
     try:
         os.chdir(workspace.path)
         held = hold(workspace)
+        if os.statvfs(".").f_flag & os.ST_NOEXEC:
+            reason = f"no program may be started in {workspace.path}, not even `testbed`: it is mounted noexec"
+            raise Trouble(PERMISSION, reason, "mount it for that, or let testbed_root name a folder elsewhere")
         plan = _read_plan(supply.read(header.plan))
         _prepare(workspace, plan, header.made)
         return _detach(plan, workspace, archive, supply, held)

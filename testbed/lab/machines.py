@@ -107,8 +107,12 @@ _PATTERNS = (
         _ESCALATION,
     ),
     _Pattern(
-        BECOME, r"sudo: a (?:terminal|password) is required|must have a tty", "sudo wants a password", _ESCALATION
+        BECOME,
+        r"must have a tty",
+        "sudo wants a terminal from {user} (requiretty)",
+        "take `Defaults requiretty` out of /etc/sudoers on {name}, or say there: Defaults:NAME !requiretty",
     ),
+    _Pattern(BECOME, r"sudo: a (?:terminal|password) is required", "sudo wants a password", _ESCALATION),
     _Pattern(
         BECOME,
         r"is not in the sudoers file|is not allowed to (?:execute|run sudo)",
@@ -195,6 +199,12 @@ _PATTERNS = (
     ),
     _Pattern(
         NO_PYTHON,
+        r"is no Python 3\.8 or newer, or not there",
+        "{said}",
+        "let ansible_python_interpreter name the right one, or leave it out",
+    ),
+    _Pattern(
+        NO_PYTHON,
         r"[nN]o [pP]ython|requires a minimum of Python|needs 3\.\d+ or newer|env: .?python",
         "there is no Python 3.8 or newer on {name}",
         "install python3 (3.8 or newer) on it, or let ansible_python_interpreter name the right one",
@@ -211,15 +221,21 @@ _PATTERNS = (
         "{user} lacks a right: {said}",
         "log in as another user, or set `become: true`",
     ),
+    _Pattern(
+        ANSIBLE,
+        r"(?:did not start|no answer) \(exit code \d+\)",
+        "{said}",
+        "does its login shell end before it does what it is told? see: {login} 'echo fine'",
+    ),
 )
 _COMPILED = tuple((entry, re.compile(entry.pattern, re.DOTALL)) for entry in _PATTERNS)
 _PREFIXES = re.compile(r"^(?:Task failed: |Failed to connect to the host via ssh: |ssh: )+")
 
 
-def explain(message: str, machine: Machine) -> Failure:
+def explain(message: str, machine: Machine, otherwise: str = "see Ansible's own log in the run directory") -> Failure:
     """What ``message`` (of ssh, Ansible or the machine; any length, hostile or not) says about ``machine``.
 
-    What no pattern knows is Ansible's own failure, told in its own words.
+    What no pattern knows is Ansible's own failure, told in its own words, with the advice ``otherwise``.
     """
     text = _PREFIXES.sub("", _plain(message))
     facts = _facts(machine)
@@ -234,7 +250,7 @@ def explain(message: str, machine: Machine) -> Failure:
             advice = " ".join(entry.advice.format(**words).split())
             return Failure(entry.cause, entry.reason.format(**words), facts["tried"], advice)
     said = _quote(text, 0) or "Ansible gave no reason"
-    return Failure(ANSIBLE, said, facts["tried"], "see Ansible's own log in the run directory")
+    return Failure(ANSIBLE, said, facts["tried"], otherwise)
 
 
 def _facts(machine: Machine) -> dict[str, str]:

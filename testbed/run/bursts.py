@@ -107,6 +107,7 @@ class AnsibleBursts:
             "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self._sockets),
             "ANSIBLE_LOCAL_TEMP": str(private / "ansible"),  # not in a home, which may be closed to writing
             "ANSIBLE_INVENTORY_ENABLED": "yaml",  # of the run's own inventory; every further kind takes time to load
+            "ANSIBLE_STDOUT_CALLBACK": "default",  # another may not be there, or tell tasks only in the end
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_FORCE_COLOR": "0",
             THREADS: str(forks * _THREADS),

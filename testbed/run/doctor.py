@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -156,9 +157,9 @@ def look_there(sources: Sequence[str], vault_password_file: str | None, choice: 
         environment = inventories.ansible_environment(None, sources, os.environ)
         if vault_password_file:
             environment["ANSIBLE_VAULT_PASSWORD_FILE"] = str(Path(vault_password_file).absolute())
-        answers = _ask(stack, folder, inventory, endpoints, environment)
+        answers, silence = _ask(stack, folder, inventory, endpoints, environment)
     for machine in inventory.machines:
-        yield from _judge(inventory, machine.name, answers.get(machine.name), endpoints[machine.name])
+        yield from _judge(inventory, machine.name, answers.get(machine.name), silence, endpoints[machine.name])
 
 
 def _endpoints(stack: ExitStack, folder: Path, inventory: Inventory, choice: EtcdChoice) -> dict[str, tuple[str, int]]:
@@ -180,8 +181,8 @@ def _ask(
     inventory: Inventory,
     endpoints: Mapping[str, tuple[str, int]],
     environment: Mapping[str, str],
-) -> dict[str, TaskResult]:
-    """One burst over all machines."""
+) -> tuple[dict[str, TaskResult], str]:
+    """One burst over all machines: what each answers, and why it told nothing of the others."""
     data = inventories.for_nodes(inventory, {m.name: m for m in inventory.machines}, {})
     for machine in inventory.machines:
         variables = data["all"]["hosts"][machine.name]
@@ -195,16 +196,18 @@ def _ask(
     stack.callback(executor.close)
     answers: dict[str, TaskResult] = {}
     burst = Burst(1, CHECK, tuple(endpoints))
-    executor.run(burst, lambda task: answers.__setitem__(task.node, task), threading.Event())
-    return answers
+    outcome = executor.run(burst, lambda task: answers.__setitem__(task.node, task), threading.Event())
+    return answers, outcome.message
 
 
-def _judge(inventory: Inventory, name: str, task: TaskResult | None, endpoint: tuple[str, int]) -> Iterator[Finding]:
+def _judge(
+    inventory: Inventory, name: str, task: TaskResult | None, silence: str, endpoint: tuple[str, int]
+) -> Iterator[Finding]:
     machine = next(m for m in inventory.machines if m.name == name)
     answer: Any = task.result.get("answer") if task else None
     if task is None or not isinstance(answer, dict) or not answer.get("ok"):
-        message = task.message if task else "Ansible told nothing of it"
-        known = explain(str(message), machine)
+        by_hand = shlex.join(["ansible", name, *(w for s in inventory.sources for w in ("-i", s)), "-m", "ping"])
+        known = explain(task.message if task else silence, machine, f"try it by hand: {by_hand}")
         yield Finding(name, BAD, f"{known.reason} ({known.tried})", known.advice)
         return
     yield Finding(name, GOOD, f"reached; Python {answer.get('python')}")
@@ -213,6 +216,11 @@ def _judge(inventory: Inventory, name: str, task: TaskResult | None, endpoint: t
         yield Finding(
             name, BAD, f"{where} cannot be written to", "let testbed_root name another folder in the inventory"
         )
+    elif answer.get("noexec"):
+        yield Finding(
+            name, BAD, f"no program may be started in {where}: it is mounted noexec",
+            "mount it for that, or let testbed_root name another folder in the inventory",
+        )  # fmt: skip
     elif int(answer.get("free", 0)) < NODE_ROOM:
         free = f"{int(answer.get('free', 0)) / 1024**2:.0f} MiB free in {where}"
         yield Finding(name, POOR, free, "make room, or let testbed_root name another folder in the inventory")

@@ -9,7 +9,7 @@ import re
 import select
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -93,7 +93,10 @@ INTERPRETERS = (
 _UNMARK = f"unset TESTBED_RUN TESTBED_NODE {BURST}; "
 # Processes of a run are known by these two, and what is started here belongs to nobody's step, even if one starts it.
 
-_NO_PYTHON = json.dumps({"ok": False, "cause": "no_python", "reason": "no Python 3.8 or newer was found"})
+
+def _no_python(named: str) -> str:
+    reason = f"{named} is no Python 3.8 or newer, or not there" if named else "no Python 3.8 or newer was found"
+    return MARK + json.dumps({"ok": False, "cause": "no_python", "reason": reason})
 
 
 def python_command(arguments: str, interpreter: str = "") -> str:
@@ -112,7 +115,7 @@ def python_command(arguments: str, interpreter: str = "") -> str:
         f'f=$(command -v "$c") && [ -x "$f" ] || continue; '
         f'case $(readlink -f "$f" 2>/dev/null) in *python3.[89]|*python3.1[0-9]) p="$c"; break;; esac; '
         f'if "$c" -ISc {check} 2>/dev/null; then p="$c"; break; fi; done; '
-        f'if [ -z "$p" ]; then echo {shlex.quote(MARK + _NO_PYTHON)}; exit 1; fi; exec "$p" -I -S {arguments}'
+        f'if [ -z "$p" ]; then echo {shlex.quote(_no_python(named))}; exit 1; fi; exec "$p" -I -S {arguments}'
     )
 
 
@@ -159,16 +162,16 @@ def read_start(private: Path, node: str) -> tuple[str, str, bytes]:
     return json.dumps({**common, **start["plan"]}), start["workspace"], files
 
 
-CHECK = """
-import json, os, shutil, socket, sys
-asked = json.loads(sys.argv[1])
+_CHECK = """
+import os, shutil, socket, sys
 told = {"ok": True, "python": sys.version.split()[0]}
-folder = os.path.expanduser(asked["root"])
+folder = os.path.join(os.path.expanduser("~"), os.path.expanduser(asked["root"]))
 while not os.path.isdir(folder):
     folder = os.path.dirname(folder)
 told["folder"] = folder
 told["free"] = shutil.disk_usage(folder).free
 told["writable"] = os.access(folder, os.W_OK)
+told["noexec"] = bool(os.statvfs(folder).f_flag & os.ST_NOEXEC)
 try:
     socket.create_connection(asked["endpoint"], 10).close()
     told["etcd"] = ""
@@ -176,4 +179,12 @@ except OSError as error:
     told["etcd"] = str(error)
 print("TESTBED: " + json.dumps(told))
 """
-"""What a machine is asked by ``testbed doctor``: its Python, the room where workspaces go, the way to etcd."""
+
+
+def check(root: str, endpoint: Sequence[Any]) -> bytes:
+    """What a machine is asked by ``testbed doctor``: its Python, the room in ``root``, the way to etcd (host, port).
+
+    A program for a Python's stdin: what a START sends goes there too, and a C shell takes no lines in a command.
+    """
+    asked = json.dumps({"root": root, "endpoint": list(endpoint)})
+    return f"import json\nasked = json.loads({asked!r}){_CHECK}".encode()

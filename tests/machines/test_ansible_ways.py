@@ -113,7 +113,8 @@ def test_ansible_cfg_holds_beside_spec_and_inventory(bench: Bench, tmp_path: Pat
         role_elsewhere(spec.parent, "beside the spec")
     if place in ("inventory", "both"):
         role_elsewhere(inventory.parent, "beside the inventory")
-    done = bench.run(spec, "-i", inventory, environment={"ANSIBLE_VERBOSITY": "2"})  # a habit that must not hurt
+    habits = {"ANSIBLE_VERBOSITY": "2", "ANSIBLE_STDOUT_CALLBACK": "community.general.yaml"}  # must not hurt
+    done = bench.run(spec, "-i", inventory, environment=habits)
     assert done.code == 0, done.said
     assert done.report("one", "role.txt") == f"beside the {'inventory' if place == 'inventory' else 'spec'}\n"
 

@@ -105,12 +105,18 @@ DAMAGES = {
         "read_only",
         ("Read-only file system", "testbed_root"),
     ),
+    "noexec-home": (
+        "mount -o remount,noexec /root",
+        "mount -o remount,exec /root",
+        "permission",
+        ("mounted noexec", "testbed_root"),
+    ),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_machine(bench: Bench, lab: practice.Lab, damage: str) -> None:
-    """No Python, a full disk, a read-only home: told as what it is, with a way out; nothing is left there."""
+    """No Python, a full disk, a read-only or noexec home: told as what it is, with a way out; nothing stays."""
     script, undo, cause, words = DAMAGES[damage]
     bad = lab.hosts[1]
     with broken(lab, bad.name, script, undo):

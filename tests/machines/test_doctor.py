@@ -74,6 +74,27 @@ def test_broken_inventory(bench: Bench, tmp_path: Path) -> None:
     assert str(broken) in found["inventory"]
 
 
+def test_what_keeps_ansible_from_looking(bench: Bench, tmp_path: Path) -> None:
+    """Where Ansible ends before it comes to a machine, the machine's finding is Ansible's own reason."""
+    inventory = tmp_path / "lab.yml"
+    inventory.write_text("all: {hosts: {here: {ansible_connection: local}}}\n")
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    (plugins / "free.py").write_text("raise RuntimeError('a broken plugin')\n")
+    found = bad(findings(bench, 3, "-i", inventory, environment={"ANSIBLE_STRATEGY_PLUGINS": str(plugins)}))
+    assert set(found) == {"here"}
+    assert "a broken plugin" in found["here"]
+    assert f"ansible here -i {inventory}" in found["here"]
+
+
+@pytest.mark.timeout(60)
+def test_a_root_below_home(bench: Bench, tmp_path: Path) -> None:
+    """A testbed_root that is relative is looked for below the login's home, as a run does, and not for ever."""
+    inventory = tmp_path / "inventory.yml"
+    inventory.write_text("all: {hosts: {here: {ansible_connection: local, testbed_root: not/made/yet}}}\n")
+    assert bad(findings(bench, 0, "-i", inventory)) == {}
+
+
 @pytest.mark.lab
 def test_good_lab(bench: Bench, practice_lab: practice.Lab) -> None:
     """Every machine of a lab that is well is reached, has a Python and a way to etcd; nothing is left on it."""
@@ -86,18 +107,20 @@ def test_good_lab(bench: Bench, practice_lab: practice.Lab) -> None:
 
 @pytest.mark.lab
 def test_broken_lab(bench: Bench, breakable_lab: Callable[[int], practice.Lab]) -> None:
-    """A host that is down, one whose home is read-only and one that does not reach etcd: told of each, by its name."""
-    lab = breakable_lab(4)
-    down, read_only, walled, well = (h.name for h in lab.hosts)
+    """A host that is down, homes that are read-only or noexec, no way to etcd: told of each, by its host's name."""
+    lab = breakable_lab(5)
+    down, read_only, noexec, walled, well = (h.name for h in lab.hosts)
     practice.kill(lab, down)
     on_host(lab, read_only, "mount -o remount,ro /root")
+    on_host(lab, noexec, "mount -o remount,noexec /root")
     on_host(lab, walled, "ip rule add priority 10 ipproto tcp sport 22 lookup main")
     on_host(lab, walled, f"ip rule add priority 20 to {lab.controller} ipproto tcp unreachable")
     found = bad(findings(bench, 3, "-i", lab.inventory))
-    assert set(found) == {down, read_only, walled}
+    assert set(found) == {down, read_only, noexec, walled}
     assert "is the machine on" in found[down]
     assert "testbed_root" in found[read_only]
+    assert "mounted noexec" in found[noexec]
     assert f"no way to etcd at {lab.controller}:" in found[walled]
     assert "--etcd-advertise" in found[walled]
     assert os.linesep not in "".join(found.values())
-    assert left_on(lab, read_only, walled, well) == {}
+    assert left_on(lab, read_only, noexec, walled, well) == {}

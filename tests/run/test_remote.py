@@ -14,6 +14,7 @@ import pytest
 from testbed.run.remote import (
     MARK,
     agent_command,
+    check,
     parse_answer,
     pauses,
     persist,
@@ -100,7 +101,21 @@ def test_no_python(tmp_path: Path) -> None:
     found = parse_answer(done.stdout)
     assert done.returncode == 1
     assert found is not None
-    assert found[0] == {"ok": False, "cause": "no_python", "reason": "no Python 3.8 or newer was found"}
+    assert found[0]["cause"] == "no_python"
+    assert str(tmp_path / "none") in found[0]["reason"]
+
+
+def test_a_look_is_one_line(tmp_path: Path) -> None:
+    """What a machine is asked comes on stdin, whose lines no login shell sees; it has no way to etcd and tells why."""
+    command = python_command("-", sys.executable)
+    assert "\n" not in command
+    asked = check(str(tmp_path / "it's not\nthere"), ("127.0.0.1", 1))
+    done = subprocess.run(["/bin/sh", "-c", command], input=asked, capture_output=True, timeout=60, check=True)
+    found = parse_answer(done.stdout.decode())
+    assert found is not None
+    assert found[0]["folder"] == str(tmp_path)
+    assert found[0]["writable"]
+    assert found[0]["etcd"]
 
 
 def test_old_python(tmp_path: Path) -> None:
