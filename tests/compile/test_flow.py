@@ -6,6 +6,7 @@ An ``.expect`` holds the table, a name a line (``kind name: set by > waited for 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from testbed.compile.doubts import doubts
 from testbed.compile.flow import Flow, flow_of
 from testbed.compile.names import Pattern, overlap
+from testbed.compile.unfilled import variables_of
 from testbed.diagnostics import Diagnostic
 from testbed.spec import load
 from testbed.spec.shell import mentions
@@ -56,7 +58,7 @@ def test_every_doubt_points_at_its_command() -> None:
         for doubt in doubts(flow):
             assert doubt.span is not None
             line = flow.sources[doubt.span.file].split("\n")[doubt.span.line - 1]
-            assert line[doubt.span.column - 1 :].startswith(("testbed ", "{{", "$TESTBED_"))
+            assert line[doubt.span.column - 1 :].startswith(("testbed ", "{{", "$TESTBED_", "${TESTBED_"))
             assert doubt.severity == "warning"
             assert doubt.help
             checked += 1
@@ -116,6 +118,14 @@ def test_names_with_gaps(one: Pattern, other: Pattern, fits: bool) -> None:
 def test_hostile_scripts_are_read_in_bounded_time(script: str) -> None:
     """Text that nests and never closes is read to its end, and not looked at more than so often."""
     assert len(mentions(script)) <= 4000
+
+
+def test_documented_variables_are_set() -> None:
+    """Every variable of the table in docs/spec.md is known to be set, and no other."""
+    text = (Path(__file__).parents[2] / "docs" / "spec.md").read_text(encoding="utf-8")
+    table = text.split("## What commands find", 1)[1].split("\n\n")[1]
+    named = set(re.findall(r"`(TESTBED_[A-Z0-9_]+)`", table)) | {"TESTBED_PARAM_PORT"}
+    assert set(variables_of(load(CASES[0].parent / "unset-variables.yml"))) == named
 
 
 def test_a_thousand_nodes(tmp_path: Path) -> None:
