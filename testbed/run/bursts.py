@@ -69,6 +69,9 @@ _CANCEL_CHECK = 1.0
 _SOCKETS = "sockets"
 """What in the private folder leads to the folder of SSH's sockets."""
 
+_TMP_LENGTH = 50
+"""Bytes that ``TMPDIR`` may have to hold that folder: with what Ansible and ssh append 107, and a few to spare."""
+
 _THREADS = 4
 """How many of the threads that a START has instead of forks cost what one fork does."""
 
@@ -96,8 +99,9 @@ class AnsibleBursts:
         self._forks = forks
         self._foreseen: Foreseen | None = None
         # Kept apart from ~/.ansible/cp: a control socket of an earlier lab at the same address would hang, and what
-        # this run opens it closes. In /tmp, because a Unix socket's path may have 107 bytes at most.
-        self._sockets = Path(tempfile.mkdtemp(prefix="testbed-cp-"))
+        # this run opens it closes. Not in the run's folder, because a Unix socket's path may have 107 bytes at most.
+        short = len(os.fsencode(tempfile.gettempdir())) <= _TMP_LENGTH
+        self._sockets = Path(tempfile.mkdtemp(prefix="testbed-cp-", dir=None if short else "/tmp"))  # noqa: S108  mode 0700
         (private / _SOCKETS).symlink_to(self._sockets)  # for who cleans up after a controller that was killed
         # First on PATH: the ansible-playbook that was installed with this very program.
         path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))

@@ -41,6 +41,22 @@ def test_hello_over_ssh(bench: Bench, practice_lab: practice.Lab) -> None:
     assert left_on(practice_lab) == {}
 
 
+def test_a_long_way_to_temporary_files(bench: Bench, practice_lab: practice.Lab, tmp_path: Path) -> None:
+    """Machines that Ansible comes back to are reached also where TMPDIR is too long a path for SSH's sockets."""
+    spec = tmp_path / "deployment.yml"
+    spec.write_text(
+        "deployment: long-way\nconfigurations:\n  c: {deploy: {ansible: [{ansible.builtin.ping: {}}]}}\n"
+        "nodes:\n  a: {configurations: [c]}\n"
+    )
+    far = tmp_path / ("far" * 40)
+    far.mkdir()
+    bench.environment["TMPDIR"] = str(far)
+    done = bench.run(spec, "-i", practice_lab.inventory)
+    assert done.code == 0, done.said
+    assert list(far.iterdir()) == []
+    assert left_on(practice_lab) == {}
+
+
 def test_dicom(bench: Bench, practice_lab: practice.Lab, dicom: Path, tmp_path: Path) -> None:
     """Studies go from two machines to a third; the server's own JUnit is merged into the run's."""
     junit = tmp_path / "junit.xml"
