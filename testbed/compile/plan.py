@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,13 +48,17 @@ class NodePlan:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """A whole run: the deployment, and every node's plan in index order."""
+    """A whole run: the deployment, and every node's plan in index order.
+
+    ``hosts`` are the names of all machines of the inventories, with nodes or without.
+    """
 
     run: str
     deployment: Deployment
     nodes: tuple[NodePlan, ...]
     targets: tuple[str, ...]
     inventories: tuple[str, ...] = ()
+    hosts: frozenset[str] = frozenset()
 
     @property
     def peers(self) -> list[Peer]:
@@ -152,6 +156,7 @@ def plan(
     targets: Sequence[str] = WITHOUT_CLEAN,
     continue_on_error: bool = False,
     inventories: Sequence[str] = (),
+    hosts: Iterable[str] = (),
 ) -> RunPlan:
     """The plan of ``run``.
 
@@ -176,9 +181,7 @@ def plan(
                 ansible=tuple(_ansible_steps(deployment, steps)),
             )
         )
-    return RunPlan(
-        run=run, deployment=deployment, nodes=tuple(plans), targets=tuple(targets), inventories=tuple(inventories)
-    )
+    return RunPlan(run, deployment, tuple(plans), tuple(targets), tuple(inventories), frozenset(hosts))
 
 
 def workspace(run: str, node: str, machine: Machine, root: str = "") -> str:

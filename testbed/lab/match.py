@@ -18,7 +18,7 @@ def match(deployment: Deployment, inventory: Inventory | None, name_of_inventory
 
     Pinned nodes come first; the others take what is left in the inventory's order, one machine each. Without an
     inventory every node is a workspace of its own name on this machine. Raises `SpecError` with a diagnostic for every
-    node that finds no machine.
+    node that finds no machine, or that has the name of a group of other nodes' machines.
     """
     pinned = [node for node in deployment.nodes if node.machine is not None]
     if inventory is None:
@@ -28,6 +28,7 @@ def match(deployment: Deployment, inventory: Inventory | None, name_of_inventory
         name = name_of_inventory or inventory.name
         found, machines = _pin(pinned, inventory, name)
         found += _fill(deployment, inventory, name, machines)
+        found += _clashes(deployment, inventory, name, machines)
     if found:
         raise SpecError(found, {str(deployment.path): deployment.text})
     return {node.name: machines[node.name] for node in deployment.nodes}
@@ -98,3 +99,26 @@ def _fill(deployment: Deployment, inventory: Inventory, name: str, machines: dic
             help="add machines to the inventory, or lower a `count`",
         )
     ]
+
+
+def _clashes(deployment: Deployment, inventory: Inventory, name: str, machines: dict[str, Machine]) -> list[Diagnostic]:
+    """Nodes that Ansible would take for a group: what is done on one would be done on all of the group's."""
+
+    def below(group: str) -> set[str]:
+        content = inventory.groups.get(group, {})
+        return {*content.get("hosts", ())}.union(*(below(child) for child in content.get("children", ())))
+
+    found = []
+    for node in deployment.nodes:
+        if node.name in inventory.groups:
+            members = below(node.name)
+            if [other for other, machine in machines.items() if machine.name in members] != [node.name]:
+                found.append(
+                    Diagnostic(
+                        f"node {node.name} has the name of a group of the inventory {name}",
+                        node.span,
+                        notes=("hosts and groups share their names in Ansible",),
+                        help="rename the node, or let it alone stand on the group's machines",
+                    )
+                )
+    return found

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -64,24 +64,28 @@ def freeze(directory: RunDirectory, plan: RunPlan) -> None:
         dirs_exist_ok=True,
         ignore=shutil.ignore_patterns("__pycache__", "LICENSE", "testbed_inventory.py"),
     )
-    _link_spec_folder(plan.deployment.path.resolve(), directory.playbooks)
+    _link_spec_folder(plan.deployment.path.resolve(), directory.playbooks, plan.hosts)
 
 
-def _link_spec_folder(spec: Path, playbooks_dir: Path) -> None:
+def _link_spec_folder(spec: Path, playbooks_dir: Path, hosts: Collection[str]) -> None:
     """Make what lies beside the spec lie beside the playbooks too, so that Ansible finds it as it always does.
 
     Roles, library, collections, group_vars, host_vars, templates and plugins are all looked for there. Folders that
-    the run has of its own (action plugins, a node's task files) get the entries of the spec's folder linked in.
+    the run has of its own (action plugins, a node's task files) get the entries of the spec's folder linked in, and so
+    does that of host_vars, without those of ``hosts``: see `_link_variables`.
     """
     for entry in sorted(spec.parent.iterdir()):
         if entry.name.startswith(".") or entry == spec:
             continue
         here = playbooks_dir / entry.name
+        machines = hosts if entry.name == "host_vars" and entry.is_dir() else ()
+        if machines:
+            here.mkdir()
         if not here.exists():
             here.symlink_to(entry)
         elif here.is_dir() and entry.is_dir():
             for inner in sorted(entry.iterdir()):
-                if not (here / inner.name).exists():
+                if not (here / inner.name).exists() and _owner(inner) not in machines:
                     (here / inner.name).symlink_to(inner)
 
 
@@ -108,24 +112,33 @@ def write_inventory(directory: RunDirectory, plan: RunPlan, inventory: dict[str,
     path = directory.private / "inventory.json"
     write_private(path, json.dumps(inventory))
     files = [Path(source) for source in plan.inventories if "," not in source]  # lists of hosts have no place
-    _link_variables(files, directory.private)
+    _link_variables(files, directory.private, plan.hosts)
     return path
 
 
-def _link_variables(sources: Sequence[Path], private: Path) -> None:
+def _link_variables(sources: Sequence[Path], private: Path, hosts: Collection[str]) -> None:
     """Make the ``group_vars`` and ``host_vars`` beside the operator's inventories lie beside the run's own too.
 
     What they say of the machines is in the inventory already; of the nodes and the groups that the deployment makes,
-    Ansible learns it only here. Several inventories may each have a file of one name: a folder takes them all.
+    Ansible learns it only here. The variables of ``hosts``, the machines, stay away: a node that is called as one
+    machine and stands on another would be taken to the wrong one. Several inventories may each have a file of one
+    name: a folder takes them all.
     """
     for number, source in enumerate(sources):
         beside = source if source.is_dir() else source.parent
         for kind in ("group_vars", "host_vars"):
             for entry in sorted((beside / kind).iterdir()) if (beside / kind).is_dir() else ():
-                name = entry.stem if entry.suffix in (".yml", ".yaml", ".json") else entry.name
+                name = _owner(entry)
+                if kind == "host_vars" and name in hosts:
+                    continue
                 folder = private / kind / name
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 (folder / f"{number:03d}-{entry.name}").symlink_to(entry.absolute())
+
+
+def _owner(variables: Path) -> str:
+    """Whose variables a file or a folder of host_vars or group_vars holds."""
+    return variables.stem if variables.suffix in (".yml", ".yaml", ".json") else variables.name
 
 
 def write_starts(

@@ -84,6 +84,7 @@ def plan_of(options: Options, run: str | None = None) -> tuple[RunPlan, Inventor
         targets=options.targets,
         continue_on_error=options.continue_on_error,
         inventories=inventory.sources if inventory else (),
+        hosts=[machine.name for machine in inventory.machines] if inventory else (),
     )
     return made, inventory
 

@@ -101,3 +101,19 @@ def test_matches_a_thousand_nodes() -> None:
     found = match(deployment(*nodes), inventory(*(f"m{i}" for i in range(2000))))
     assert len({machine.name for machine in found.values()}) == 1000
     assert found["n999"].name == "m1000"
+
+
+@pytest.mark.parametrize(
+    ("pins", "clashes"),
+    [(("m1", "m3"), False), ((None, None), False), (("m3", None), True), (("m1", "m2"), True), (("m3", "m4"), True)],
+)
+def test_a_node_named_as_a_group(pins: tuple[str | None, str | None], clashes: bool) -> None:
+    """A node may have the name of a group of the inventory only where it alone stands on the group's machines."""
+    groups = {"server": {"children": ["racks"]}, "racks": {"hosts": ["m1", "m2"]}, "all": {"children": ["server"]}}
+    lab = Inventory(tuple(Machine(n, n) for n in ("m1", "m3", "m2", "m4")), groups, ("lab.yml",))
+    wanted = deployment(("server", pins[0]), ("other", pins[1]))
+    if clashes:
+        ((line, message, help),) = faults(wanted, lab)
+        assert (line, "server" in message, "rename" in help) == (1, True, True)
+    else:
+        assert match(wanted, lab)["server"].name == "m1"

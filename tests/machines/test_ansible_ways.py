@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,33 @@ def test_ansible_cfg_holds_beside_spec_and_inventory(bench: Bench, tmp_path: Pat
     done = bench.run(spec, "-i", inventory, environment=habits)
     assert done.code == 0, done.said
     assert done.report("one", "role.txt") == f"beside the {'inventory' if place == 'inventory' else 'spec'}\n"
+
+
+CROSSED = """\
+deployment: crossed
+configurations:
+  teller:
+    init:
+      gather_facts: false
+      ansible: [{ansible.builtin.copy: {content: "{{ word }}", dest: "{{ testbed_workspace }}/word", mode: "0600"}}]
+    test: cp word "$TESTBED_REPORTS/"
+nodes:
+  m2: {configurations: [teller]}
+"""
+
+
+@pytest.mark.parametrize("place", ["spec", "elsewhere"])
+def test_a_node_named_as_another_machine(bench: Bench, place: str) -> None:
+    """A node that is called as one machine and stands on another has the variables of the one it stands on."""
+    spec = bench.spec(CROSSED)
+    inventory = bench.folder / place / "lab.ini"
+    (inventory.parent / "host_vars").mkdir(parents=True)
+    inventory.write_text("[all:vars]\nansible_connection=local\n[lab]\nm1\nm2\n")
+    (inventory.parent / "host_vars/m1.yml").write_text("word: of m1\n")
+    (inventory.parent / "host_vars/m2.yml").write_text("word: of m2\n")
+    done = bench.run(spec, "-i", inventory, environment={"ANSIBLE_PYTHON_INTERPRETER": sys.executable})
+    assert done.code == 0, done.said
+    assert done.report("m2", "word") == "of m1"
 
 
 REACHED = """\
