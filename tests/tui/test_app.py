@@ -48,7 +48,7 @@ def drive(app: TestbedApp, act: Act, size: tuple[int, int] = WIDE) -> None:
     """Do something with a running app."""
 
     async def main() -> None:
-        async with app.run_test(size=size) as pilot:
+        async with app.run_test(size=size, notifications=True) as pilot:
             await settled(app, pilot)
             await act(app, pilot)
 

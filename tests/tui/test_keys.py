@@ -8,7 +8,9 @@ import pytest
 from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import OptionList, Select, Static
+from textual.widgets._toast import Toast
 
+from testbed import events as ev
 from testbed.run.directory import RunDirectory
 from testbed_tui.app import TestbedApp
 from testbed_tui.logs import OUT, LogLine
@@ -121,6 +123,27 @@ def test_the_palette_opens_and_closes(recorded: RunDirectory) -> None:
         assert isinstance(app.screen, CommandPalette)
         await press(app, pilot, "escape")
         assert not isinstance(app.screen, CommandPalette)
+
+    drive(app_of(recorded), act)
+
+
+def test_brackets_are_no_markup(recorded: RunDirectory) -> None:
+    """What is typed, told, or comes from a node is shown with its brackets, whatever they would mean as markup."""
+    lines = recorded.events.read_text("utf-8").splitlines(keepends=True)
+    odd = ev.encode(ev.StepStarted(2.0, "modality-0", "test", "[/x]", "[bold", None))
+    recorded.events.write_text("".join([*lines[:-1], odd + "\n", lines[-1]]), "utf-8")
+
+    async def act(app: TestbedApp, pilot: Pilot[None]) -> None:
+        await press(app, pilot, "2", "3")
+        assert "test.[/x].[bold" in [str(prompt) for prompt, _ in app.screen.query_one("#step", Select)._options]
+        await lines_in(app.screen.query_one(LogView), 43)
+        await press(app, pilot, "slash", *"[/no", "enter")
+        assert "0 lines with '[/no'" in str(app.screen.query_one("#logstate", Static).render())
+        app.notify("aborted: see [/bug]", title="[/bug]")
+        await press(app, pilot, "5", "2")
+        assert {toast.render().plain for toast in app.screen.query(Toast)} == {
+            "'[/no' is nowhere in it", "[/bug]\naborted: see [/bug]"
+        }  # fmt: skip
 
     drive(app_of(recorded), act)
 

@@ -13,6 +13,7 @@ from typing import ClassVar
 from textual import work
 from textual.app import App, SystemCommand
 from textual.message import Message
+from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from testbed.errors import TestbedError
@@ -45,7 +46,7 @@ TURN = 0.0005
 RARELY = (20_000, 20, 50)
 """Thresholds of the search for circles of objects, which would stop a large run's screen for a tenth of a second."""
 
-STAY, LEAVE, STOP = "Stay", "Leave it running", "Abort it"
+LEAVE, STOP = "Leave it running", "Abort it"
 
 
 class TestbedApp(App[None]):
@@ -258,7 +259,7 @@ class TestbedApp(App[None]):
         if code:
             self.call_from_thread(self.notify, said or f"exit code {code}", title=command.text, severity="error")
         else:
-            self.call_from_thread(self.notify, said or "done", title=command.text, markup=False)
+            self.call_from_thread(self.notify, said or "done", title=command.text)
 
     def copy_command(self, node: str | None, run: str | None = None) -> None:
         """Ask which command to copy, and put it into the clipboard."""
@@ -269,7 +270,7 @@ class TestbedApp(App[None]):
         def chosen(command: Command | None) -> None:
             if command is not None:
                 self.copy_to_clipboard(command.text)
-                self.notify(command.text, title="copied", markup=False)
+                self.notify(command.text, title="copied")
 
         self.push_screen(Equivalents(commands.equivalents(run, node)), chosen)
 
@@ -300,7 +301,7 @@ class TestbedApp(App[None]):
         """Give the terminal away for as long as the shell lives; where there is none to give, the command is copied."""
         if not deeds.enter(self, command):
             self.copy_to_clipboard(command.text)
-            self.notify(command.text, title="no terminal here: copied", markup=False)
+            self.notify(command.text, title="no terminal here: copied")
 
     @work(thread=True, group="machines", exclusive=True)
     def ask_machines(self) -> None:
@@ -331,21 +332,31 @@ class TestbedApp(App[None]):
     @work(thread=True, group="deeds")
     def _launch(self, command: Command) -> None:
         """Start the run as a process of its own, and look at it once it has begun."""
-        self.call_from_thread(self.notify, command.text, title="starting", markup=False)
+        self.call_from_thread(self.notify, command.text, title="starting")
         launch = Launch(command)
         run = launch.await_run()
         if run is None:
             said = launch.said() or "it said nothing"
-            self.call_from_thread(
-                self.notify, said, title="it did not start", severity="error", markup=False, timeout=30
-            )
+            self.call_from_thread(self.notify, said, title="it did not start", severity="error", timeout=30)
         else:
             self.call_from_thread(self.open_run, run)
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = False,  # noqa: ARG002  Textual's signature
+    ) -> None:
+        """Tell the operator, as it stands there: what is told comes from users and nodes, and brackets are none."""
+        super().notify(message, title=title, severity=severity, timeout=timeout, markup=False)
 
     def complain(self, error: TestbedError) -> None:
         """Tell of an error as the command line would."""
         text = error.message + (f"\nhelp: {error.help}" if error.help else "")
-        self.notify(text, severity="error", timeout=12, markup=False)
+        self.notify(text, severity="error", timeout=12)
 
     # --- the rest -----------------------------------------------------------------------------------------------
 

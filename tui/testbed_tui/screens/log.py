@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal
@@ -109,7 +110,7 @@ class LogsView(View):
         if nodes != self._names:
             self._names = nodes
             kept = choice.value
-            choice.set_options([("all nodes", ALL), *((n, n) for n in nodes)])
+            choice.set_options([("all nodes", ALL), *((Text(n), n) for n in nodes)])
             choice.value = kept if kept in nodes else ALL
         chosen = [n for n in picture.nodes if choice.value in (ALL, n.name)]
         steps = tuple(dict.fromkeys(str(s.key) for n in chosen for s in n.steps))
@@ -117,7 +118,7 @@ class LogsView(View):
             self._steps = steps
             box = self.query_one("#step", Select)
             kept = box.value
-            box.set_options([("all steps", ALL), *((s, s) for s in steps)])
+            box.set_options([("all steps", ALL), *((Text(s), s) for s in steps)])
             box.value = kept if kept in steps else ALL
 
     def _listen(self) -> None:
@@ -187,7 +188,7 @@ class LogsView(View):
             parts.append("as the nodes show it: ended steps by choosing them, ended nodes no more")
         elif not any(line.stream != NOTE for line in view.lines):
             parts.append("logs of other machines come home when a node has ended: `testbed peek` shows them now")
-        self.query_one("#logstate", Static).update("  ".join(parts))
+        self.query_one("#logstate", Static).update(Text("  ".join(parts)))
 
     def _stop(self) -> None:
         if self._listening is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.widgets import Static
 
@@ -67,9 +68,7 @@ class MachinesView(View):
         source = ", ".join(self.owner.inventories) or "no inventory: the machines that runs have used"
         chosen = self.query_one(Table).chosen
         error = errors.get(chosen or "", "")
-        self.query_one("#detail", Static).update(
-            f"{len(self.owner.machines)} machines ({source})\n{error}".replace("[", "\\[")
-        )
+        self.query_one("#detail", Static).update(Text(f"{len(self.owner.machines)} machines ({source})\n{error}"))
 
     def on_table_moved(self) -> None:
         """Tell the whole error of the machine under the cursor."""

@@ -86,7 +86,7 @@ class StartForm(ModalScreen[Command | None]):
         title.append(f"  {field.title}" if field.name else field.title, "not bold")
         value: Widget
         if field.choices:
-            choices = [(c, c) for c in field.choices]
+            choices = [(Text(c), c) for c in field.choices]
             if field.default in field.choices:
                 value = Select(choices, id=name, allow_blank=False, value=field.default, compact=True)
             else:
