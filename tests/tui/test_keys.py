@@ -148,6 +148,19 @@ def test_brackets_are_no_markup(recorded: RunDirectory) -> None:
     drive(app_of(recorded), act)
 
 
+def test_a_state_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where runs cannot be kept the screen says so, and goes on: there may be runs of other machines to look at."""
+    monkeypatch.setenv("TESTBED_STATE_HOME", "/proc/nowhere")
+
+    async def act(app: TestbedApp, pilot: Pilot[None]) -> None:
+        await press(app, pilot, "1")
+        (told,) = app._notifications
+        assert "cannot be looked for: No such file or directory: /proc/nowhere" in told.message
+        assert "TESTBED_STATE_HOME" in told.message
+
+    drive(TestbedApp(), act)
+
+
 def test_saving_never_overwrites(recorded: RunDirectory, tmp_path: Path) -> None:
     """W into a file that is there says so, and leaves it as it is."""
     kept = tmp_path / "kept.txt"

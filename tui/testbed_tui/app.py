@@ -16,8 +16,7 @@ from textual.message import Message
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
-from testbed.errors import TestbedError
-from testbed.run.directory import state_home
+from testbed.errors import LabError, TestbedError
 from testbed_tui import commands, deeds, fleet
 from testbed_tui.attach import Attachment, attach
 from testbed_tui.commands import Command
@@ -36,9 +35,6 @@ from testbed_tui.screens.run import RunView
 from testbed_tui.screens.runs import RunsView
 from testbed_tui.screens.start import StartForm
 from testbed_tui.views import Picture
-
-LINGER = 0.5
-"""Seconds that the list of runs waits for more changes before it is read: a run that works changes all the time."""
 
 TURN = 0.0005
 """Seconds after which the thread that folds events lets the screen have its turn; a key takes several."""
@@ -164,18 +160,12 @@ class TestbedApp(App[None]):
     @work(thread=True, group="runs", exclusive=True)
     def _read_runs(self) -> None:
         """Read the runs, and again whenever something has changed, until the app ends."""
-        runs, home = RunList(), state_home()
-        home.mkdir(parents=True, exist_ok=True)
-        self._changes.watch(home)
         try:
-            while not self._ending.is_set():
-                rows = runs.read()
-                for row in rows:
-                    if row.word == fleet.LIVE:
-                        self._changes.watch(row.directory.path)
+            for rows in fleet.follow_runs(self._changes, self._ending):
                 self.post_message(self.RunsRead(rows))
-                self._changes.wait()
-                self._ending.wait(LINGER)
+        except LabError as error:
+            self.call_from_thread(self.complain, error)
+            self.post_message(self.RunsRead(()))
         finally:
             self._changes.close()
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import pwd
 import socket
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from testbed.errors import LabError, UsageError
 from testbed.events import EventError, decode
 from testbed.inventory import Inventory, Machine
 from testbed.lab.match import HERE
@@ -20,8 +22,12 @@ from testbed.report.harmless import harmless_line
 from testbed.report.state import Fold, RunState
 from testbed.report.verdict import judge
 from testbed.run.cleaning import is_alive
-from testbed.run.directory import RunDirectory, registered
+from testbed.run.directory import RunDirectory, registered, state_home
+from testbed_tui.inotify import Changes
 from testbed_tui.views import NodeView
+
+LINGER = 0.5
+"""Seconds that the list of runs waits for more changes before it is read: a run that works changes all the time."""
 
 LIVE, GONE = "running", "gone"
 """What a run is that has no verdict: its controller lives, or is gone."""
@@ -69,12 +75,40 @@ class RunList:
         for directory in registered():
             row = self._over.get(directory.path)
             if row is None:
-                row = self._growing.setdefault(directory.path, _Growing(directory)).row()
+                try:
+                    row = self._growing.setdefault(directory.path, _Growing(directory)).row()
+                except (FileNotFoundError, UsageError):
+                    continue  # somebody removes it at this moment
                 if row.word not in (LIVE, GONE):
                     self._over[directory.path] = row
                     del self._growing[directory.path]
             rows.append(row)
         return rows[::-1]
+
+
+def follow_runs(changes: Changes, ending: threading.Event) -> Iterator[list[RunRow]]:
+    """All runs as `RunList` reads them, now and whenever something has changed, until ``ending`` is set.
+
+    ``changes`` is the caller's, to close and to wake. Raises LabError where runs cannot be kept, or looked for.
+    """
+    runs, home = RunList(), state_home()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        changes.watch(home)
+        while not ending.is_set():
+            rows = runs.read()
+            for row in rows:
+                if row.word == LIVE:
+                    with suppress(FileNotFoundError):  # somebody removes it at this moment
+                        changes.watch(row.directory.path)
+            yield rows
+            changes.wait()
+            ending.wait(LINGER)
+    except OSError as error:
+        raise LabError(
+            f"the runs of this machine cannot be looked for: {error.strerror}: {error.filename}",
+            "choose another place with TESTBED_STATE_HOME",
+        ) from error
 
 
 class _Growing:
