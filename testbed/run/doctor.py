@@ -40,6 +40,9 @@ GOOD, POOR, BAD = "good", "poor", "bad"
 ROOM = 1024**3
 """Bytes that should be free where runs are kept: etcd takes 122 MB while a run lasts, logs come on top."""
 
+PATIENCE = 60.0
+"""Seconds that as many machines as are looked at together may take; one that hangs takes longer, and is told."""
+
 NODE_ROOM = 100 * 1024**2
 """Bytes that should be free on a machine where workspaces go."""
 
@@ -139,7 +142,9 @@ def _disk() -> Finding:
     )
 
 
-def look_there(sources: Sequence[str], vault_password_file: str | None, choice: EtcdChoice) -> Iterator[Finding]:
+def look_there(
+    sources: Sequence[str], vault_password_file: str | None, choice: EtcdChoice, patience: float = PATIENCE
+) -> Iterator[Finding]:
     """The machines of an inventory: reachable, with a Python, with room, and with a way to etcd."""
     try:
         inventory = inventories.load(sources, None, vault_password_file, os.environ)
@@ -157,7 +162,7 @@ def look_there(sources: Sequence[str], vault_password_file: str | None, choice: 
         environment = inventories.ansible_environment(None, sources, os.environ)
         if vault_password_file:
             environment["ANSIBLE_VAULT_PASSWORD_FILE"] = str(Path(vault_password_file).absolute())
-        answers, silence = _ask(stack, folder, inventory, endpoints, environment)
+        answers, silence = _ask(stack, folder, inventory, endpoints, environment, patience)
     for machine in inventory.machines:
         yield from _judge(inventory, machine.name, answers.get(machine.name), silence, endpoints[machine.name])
 
@@ -181,6 +186,7 @@ def _ask(
     inventory: Inventory,
     endpoints: Mapping[str, tuple[str, int]],
     environment: Mapping[str, str],
+    patience: float,
 ) -> tuple[dict[str, TaskResult], str]:
     """One burst over all machines: what each answers, and why it told nothing of the others."""
     data = inventories.for_nodes(inventory, {m.name: m for m in inventory.machines}, {})
@@ -190,13 +196,19 @@ def _ask(
         variables.setdefault("testbed_root", str(state_root()) if machine.local else "~/.testbed")
     shutil.copytree(resources.playbooks(), folder / "playbooks")
     write_private(folder / "inventory.json", json.dumps(data))
+    forks = forks_for(len(endpoints))
     executor = AnsibleBursts(
-        folder / "playbooks", folder / "inventory.json", folder / "logs", folder, environment, forks_for(len(endpoints))
+        folder / "playbooks", folder / "inventory.json", folder / "logs", folder, environment, forks
     )
     stack.callback(executor.close)
     answers: dict[str, TaskResult] = {}
-    burst = Burst(1, CHECK, tuple(endpoints))
-    outcome = executor.run(burst, lambda task: answers.__setitem__(task.node, task), threading.Event())
+    burst, late = Burst(1, CHECK, tuple(endpoints)), threading.Event()
+    timer = threading.Timer(patience * -(-len(endpoints) // forks), late.set)
+    timer.start()
+    try:
+        outcome = executor.run(burst, lambda task: answers.__setitem__(task.node, task), late)
+    finally:
+        timer.cancel()
     return answers, outcome.message
 
 

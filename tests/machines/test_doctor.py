@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from machines_bench import Bench, left_on, on_host
 
+from testbed.etcd.choice import EtcdChoice
 from testbed.lab import practice
+from testbed.run.doctor import BAD, GOOD, look_there
 
 
 def findings(bench: Bench, code: int, *arguments: str | Path, environment: dict[str, str] | None = None) -> list[Any]:
@@ -93,6 +95,20 @@ def test_a_root_below_home(bench: Bench, tmp_path: Path) -> None:
     inventory = tmp_path / "inventory.yml"
     inventory.write_text("all: {hosts: {here: {ansible_connection: local, testbed_root: not/made/yet}}}\n")
     assert bad(findings(bench, 0, "-i", inventory)) == {}
+
+
+def test_a_machine_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that does not answer in time is told as one that hangs; what the others answered is told too."""
+    monkeypatch.setenv("TESTBED_STATE_HOME", str(tmp_path))
+    deaf = tmp_path / "python3"
+    deaf.write_text("#!/bin/sh\nexec sleep 300\n")
+    deaf.chmod(0o755)
+    inventory = tmp_path / "inventory.yml"
+    hosts = {"well": {}, "deaf": {"ansible_python_interpreter": str(deaf)}}
+    inventory.write_text(json.dumps({"all": {"vars": {"ansible_connection": "local"}, "hosts": hosts}}))
+    found = {f.what: f for f in look_there([str(inventory)], None, EtcdChoice(), patience=8.0)}
+    assert (found["deaf"].state, found["well"].state) == (BAD, GOOD)
+    assert "hangs or is slow" in found["deaf"].found
 
 
 @pytest.mark.lab
