@@ -95,7 +95,7 @@ def _participants(mention: Mention, deployment: Deployment) -> Sequence[str] | i
             case "--role":
                 return [n.name for n in deployment.nodes if said in n.configurations]
             case "--count":
-                return int(said) if said.isdigit() else None
+                return int(said) if said.isascii() and said.isdigit() else None
     return [n.name for n in deployment.nodes]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import time
 from binascii import hexlify
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
@@ -51,6 +52,7 @@ LIVENESS = 10.0
 SLOW = 2.0
 """Seconds after which a node that has not answered is said to be silent."""
 
+_NUMBER = re.compile("[0-9]{12}")  # a chunk's, as `RunKeys.chunk` writes it
 _NOTES = 32  # of a node that are remembered
 
 _CHUNKS = 32  # unconfirmed chunks, however small, after which a client confirms
@@ -261,7 +263,7 @@ class Peek:
         if change.value is None or node is None or not change.key.startswith(prefix):
             return
         node.answered = True
-        if node.done or not number.isdigit() or int(number) < node.next:
+        if node.done or not _NUMBER.fullmatch(number) or int(number) < node.next:
             return
         try:
             if int(number) > node.next:

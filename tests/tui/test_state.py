@@ -184,6 +184,18 @@ def test_hostile_words_are_harmless() -> None:
     assert "".join(shown).isprintable()
 
 
+@pytest.mark.parametrize(
+    "name", ["", "a", "a/1", "a/00000000", "a/x/b", "a/²/b", f"a/{'9' * 5000}/b", "a/b/c/d/e"], ids=range(8)
+)
+def test_keys_that_nobody_of_ours_writes(name: str) -> None:
+    """Whatever stands below a run's barriers, and whatever a node says that it waits for, the picture goes on."""
+    board = board_of(node("a", 0))
+    board.change(KeyChange(BARRIER, name, b"", 7, 0.0))
+    board.add(ev.WaitStarted(1.0, "a", 0, "get", [f"host_{name[2:]}"], None))
+    board.add(ev.WaitEnded(2.0, "a", 0, "met", 1.0))
+    assert [n.name for n in board.picture().nodes] == ["a"]
+
+
 def test_the_recorded_run_is_told_whole(recorded: RunDirectory) -> None:
     """Of a real run: nodes, targets, progress, releases and the cause that ended the others' waits."""
     picture = board_of(*recorded.read_events()).picture()

@@ -7,10 +7,11 @@ who released whom. A `Picture` shares with the one before it whatever did not ch
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
-from urllib.parse import unquote
 
 from testbed import events as ev
+from testbed.coord.keys import unquote
 from testbed.report import state as st
 from testbed.report.harmless import harmless_line
 from testbed.report.state import Fold, NodeState, RunState, StepKey, StepState
@@ -30,6 +31,9 @@ from testbed_tui.views import (
     Waiting,
     wait_label,
 )
+
+_OF_A_BARRIER = re.compile("(?P<name>[^/]*)/(?P<generation>[0-9]{8})/(?P<rest>.+)", re.DOTALL)
+"""What of a barrier's keys follows their prefix, as `RunKeys.generation` writes it."""
 
 SHOWN = 240
 """How much of a value is shown, in characters."""
@@ -202,10 +206,7 @@ class Board:
 
     def _host(self, key: str) -> str:
         """The node that writes ``host_<index>`` when it starts."""
-        index = key.removeprefix("host_")
-        if index == key or not index.isdigit():
-            return ""
-        return next((n.name for n in self.state.nodes.values() if n.index == int(index)), "")
+        return next((n.name for n in self.state.nodes.values() if key == f"host_{n.index}"), "")
 
     # --- values -------------------------------------------------------------------------------------------------
 
@@ -242,10 +243,10 @@ class Board:
 
     def _change_barrier(self, change: KeyChange) -> None:
         """``NAME/GENERATION/MEMBER`` is an arrival, ``NAME/GENERATION/-/open`` says that all passed."""
-        name, generation, *rest = change.name.split("/")
-        if not generation.isdigit() or not rest:
+        found = _OF_A_BARRIER.fullmatch(change.name)
+        if found is None:
             return
-        use = (unquote(name), int(generation))
+        use, rest = (unquote(found["name"]), int(found["generation"])), found["rest"].split("/")
         if rest == ["-", "open"]:
             self._opened.add(use)
         elif len(rest) == 1 and change.value is None:
