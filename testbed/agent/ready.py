@@ -15,10 +15,10 @@ from testbed.agent import process
 from testbed.agent.environment import of_step
 from testbed.agent.messages import Exited, Message, Noted, Outcome
 from testbed.agent.plan import COMMAND, PORT, PlannedStep
-from testbed.agent.scripts import ending, log_name, reason_of
+from testbed.agent.scripts import describe, ending, log_name, reason_of
 from testbed.coord.scope import Aborted, Cancel, Cancelled, WaitTimeout
 from testbed.coord.store import StoreError
-from testbed.events import ERROR, FAILED, PASSED
+from testbed.events import ERROR, FAILED, PASSED, TIMEOUT
 
 CONNECT_PATIENCE = 1.0
 """Seconds that a connection to a port of this machine may take."""
@@ -44,6 +44,9 @@ class Probe(Protocol):
 
     def pause(self) -> Optional[float]:
         """Seconds until the next look; None while a message has to come first."""
+
+    def missing(self) -> str:
+        """What it is not ready for, as far as the looks have told."""
 
     def close(self) -> None:
         """Look no more."""
@@ -76,6 +79,10 @@ class AtOnce:
         """Nothing is waited for."""
         return None
 
+    def missing(self) -> str:
+        """Nothing."""
+        return ""
+
     def close(self) -> None:
         """Nothing is open."""
 
@@ -107,6 +114,10 @@ class Port:
         """Growing."""
         return self._pauses.take()
 
+    def missing(self) -> str:
+        """The port."""
+        return f"nothing takes connections at port {self._port}"
+
     def close(self) -> None:
         """Nothing is open."""
 
@@ -117,6 +128,7 @@ class Check:
     def __init__(self, launch: Callable[[], subprocess.Popen[bytes]]) -> None:
         self._launch = launch
         self._running: Optional[subprocess.Popen[bytes]] = None
+        self._code: Optional[int] = None
         self._pauses = _Pauses(*COMMAND_PAUSES)
 
     def look(self) -> bool:
@@ -128,12 +140,16 @@ class Check:
         """Take in how the script ended."""
         if self._running is None or not isinstance(message, Exited) or message.pid != self._running.pid:
             return False
-        self._running = None
+        self._running, self._code = None, message.code
         return message.code == 0
 
     def pause(self) -> Optional[float]:
         """Growing, from the end of one script to the next."""
         return None if self._running is not None else self._pauses.take()
+
+    def missing(self) -> str:
+        """How the script ended last."""
+        return "its ready command " + ("does not end" if self._code is None else f"ended with {describe(self._code)}")
 
     def close(self) -> None:
         """Stop the script, should it run."""
@@ -167,6 +183,10 @@ class Value:
         """It will be told."""
         return None
 
+    def missing(self) -> str:
+        """The value."""
+        return f"nobody has set the value {self._key!r}"
+
     def close(self) -> None:
         """Wait no more."""
         self._cancel.fire()
@@ -195,6 +215,8 @@ def await_ready(
             if message is not None and probe.heed(message):
                 return Outcome(PASSED, None, "")
             why = stopped(message)
+            if why is not None and why.verdict == TIMEOUT:
+                return Outcome(TIMEOUT, why.exit_code, f"{why.reason}: {probe.missing()}", why.own)
             if why is not None:
                 return why
             if look is None:
