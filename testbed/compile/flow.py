@@ -81,6 +81,7 @@ class Flow:
     sources: dict[str, str]
     _exact: dict[tuple[str, str], dict[str, None]] = field(default_factory=dict)
     _loose: dict[tuple[str, Pattern], dict[str, None]] = field(default_factory=dict)
+    _setters: dict[tuple[str, Pattern], list[str]] = field(default_factory=dict)  # found so far
 
     def __post_init__(self) -> None:
         for meeting in self.meetings:
@@ -101,6 +102,11 @@ class Flow:
 
     def setters(self, kind: str, name: Pattern) -> list[str]:
         """The nodes that may set the name (or call the barrier)."""
+        if (kind, name) not in self._setters:
+            self._setters[kind, name] = self._find_setters(kind, name)
+        return self._setters[kind, name]
+
+    def _find_setters(self, kind: str, name: Pattern) -> list[str]:
         known = literal(name)
         found: dict[str, None] = dict(self._exact.get((kind, known), {})) if known is not None else {}
         loose = self._loose.items()

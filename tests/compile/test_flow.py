@@ -142,3 +142,23 @@ def test_a_thousand_nodes(tmp_path: Path) -> None:
     assert [told(d, path) for d in doubts(flow)] == [
         "7:7 w-0, w-1 and 998 more wait for the key 'down.w-0', 'down.w-1', 'down.w-2', ..., which nobody sets"
     ]
+
+
+def test_names_are_compared_once_for_all_nodes(tmp_path: Path) -> None:
+    """Loops over all nodes cost no more comparisons of names than their configurations have names."""
+    configurations, nodes = 20, 30
+    script = (
+        """{{test: "testbed set k.{0}.$TESTBED_NODE 1; for n in $TESTBED_NODES; do testbed get -b k.{0}.$n; done"}}"""
+    )
+    path = tmp_path / "loops.yml"
+    path.write_text(
+        "deployment: loops\nconfigurations:\n"
+        + "".join(f"  c{i}: {script.format(i)}\n" for i in range(configurations))
+        + f"nodes:\n  n: {{count: {nodes}, configurations: [{', '.join(f'c{i}' for i in range(configurations))}]}}\n"
+    )
+    overlap.cache_clear()
+    flow = flow_in(path)
+    assert len(flow.table()) == configurations * (nodes + 1)
+    assert doubts(flow) == []
+    asked = overlap.cache_info().hits + overlap.cache_info().misses
+    assert asked < 4 * configurations * configurations * nodes
