@@ -255,6 +255,8 @@ def _absolute(source: str) -> str:
     """The source as Ansible takes it from any folder; raises `UsageError` if it is a path to nothing."""
     if "," in source:
         return source
+    if not source:
+        raise UsageError("-i names no inventory", "it is empty, as an unset variable of a script may make it")
     path = Path(source).expanduser()
     if not path.exists():
         near = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []

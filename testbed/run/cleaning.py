@@ -23,7 +23,7 @@ from testbed.report.state import fold
 from testbed.run.bursts import AnsibleBursts, forks_for, remove_sockets
 from testbed.run.directory import RunDirectory
 from testbed.run.executor import Burst, TaskResult
-from testbed.run.freeze import write_inventory
+from testbed.run.freeze import link_spec_folder, unlink_spec_folder, write_inventory
 from testbed.run.latecomers import take_in
 from testbed.run.pipeline import Options, environment_of, node_inventory, plan_of
 from testbed.run.results import unpack_results
@@ -99,6 +99,7 @@ class Cleaning:
             forks_for(len(nodes)),
         )
         answers: dict[str, TaskResult] = {}
+        link_spec_folder(self.directory, plan)
         try:
             burst = Burst(1, COLLECT, nodes)
             executor.run(burst, lambda task: answers.__setitem__(task.node, task), threading.Event())
@@ -108,6 +109,7 @@ class Cleaning:
                     shutil.move(archive, self.directory.nodes / f"{task.node}.tar.gz")  # maybe to another file system
         finally:
             executor.close()
+            unlink_spec_folder(self.directory)
         return answers
 
     def _settle(self, node: str, task: TaskResult | None, fetched: dict[str, tuple[int, int]]) -> str:

@@ -34,7 +34,7 @@ from testbed.run.bursts import AnsibleBursts, forks_for
 from testbed.run.byhand import ByHand
 from testbed.run.directory import RunDirectory
 from testbed.run.executor import Burst, Executor
-from testbed.run.freeze import Timing, freeze, write_inventory, write_private, write_starts
+from testbed.run.freeze import Timing, freeze, unlink_spec_folder, write_inventory, write_private, write_starts
 from testbed.run.interruptions import Interruptions
 from testbed.run.journal import Journal, Listener
 from testbed.run.loop import Loop
@@ -122,6 +122,8 @@ def _go_through(
     finally:
         interruptions.over()
         _remove_private(directory)
+        with suppress(OSError):  # they are in nobody's way here
+            unlink_spec_folder(directory)
 
 
 def _in_our_words(error: Exception, directory: RunDirectory) -> Exception:

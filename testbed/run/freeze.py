@@ -64,21 +64,22 @@ def freeze(directory: RunDirectory, plan: RunPlan) -> None:
         dirs_exist_ok=True,
         ignore=shutil.ignore_patterns("__pycache__", "LICENSE", "testbed_inventory.py"),
     )
-    _link_spec_folder(plan.deployment.path.resolve(), directory.playbooks, plan.hosts)
+    link_spec_folder(directory, plan)
 
 
-def _link_spec_folder(spec: Path, playbooks_dir: Path, hosts: Collection[str]) -> None:
+def link_spec_folder(directory: RunDirectory, plan: RunPlan) -> None:
     """Make what lies beside the spec lie beside the playbooks too, so that Ansible finds it as it always does.
 
     Roles, library, collections, group_vars, host_vars, templates and plugins are all looked for there. Folders that
     the run has of its own (action plugins, a node's task files) get the entries of the spec's folder linked in, and so
-    does that of host_vars, without those of ``hosts``: see `_link_variables`.
+    does that of host_vars, without those of the plan's hosts: see `_link_variables`.
     """
-    for entry in sorted(spec.parent.iterdir()):
+    spec = plan.deployment.path.resolve()
+    for entry in sorted(spec.parent.iterdir()) if spec.parent.is_dir() else ():
         if entry.name.startswith(".") or entry == spec:
             continue
-        here = playbooks_dir / entry.name
-        machines = hosts if entry.name == "host_vars" and entry.is_dir() else ()
+        here = directory.playbooks / entry.name
+        machines = plan.hosts if entry.name == "host_vars" and entry.is_dir() else ()
         if machines:
             here.mkdir()
         if not here.exists():
@@ -87,6 +88,14 @@ def _link_spec_folder(spec: Path, playbooks_dir: Path, hosts: Collection[str]) -
             for inner in sorted(entry.iterdir()):
                 if not (here / inner.name).exists() and _owner(inner) not in machines:
                     (here / inner.name).symlink_to(inner)
+
+
+def unlink_spec_folder(directory: RunDirectory) -> None:
+    """Remove those links: who copies a run and follows them would copy all beside its spec, and runs that lie there."""
+    for pattern in ("*", "*/*"):
+        for path in list(directory.playbooks.glob(pattern)):
+            if path.is_symlink():
+                path.unlink()
 
 
 def write_inventory(directory: RunDirectory, plan: RunPlan, inventory: dict[str, Any]) -> Path:

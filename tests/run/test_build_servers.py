@@ -141,3 +141,23 @@ def test_a_run_outlives_its_terminal(shell: Shell, tmp_path: Path) -> None:
     spec.write_text(spec.read_text().replace("printf", hang_up))
     done = shell("exec nohup $testbed run deployment.yml -p code=$$")
     assert (done.returncode, report(tmp_path)["verdict"]) == (0, "passed"), done
+
+
+def test_a_run_links_to_nothing(shell: Shell, tmp_path: Path) -> None:
+    """A run directory beside its spec can be archived with all links followed: of those for Ansible none is left."""
+    for content in ("roles/r/tasks/main.yml", "action_plugins/own.py"):
+        (tmp_path / content).parent.mkdir(parents=True)
+        (tmp_path / content).write_text("")
+    for place in ("one", "results/two"):
+        assert shell(f"TESTBED_STATE_HOME=state $testbed run deployment.yml --run-dir {place}").returncode == 0
+        assert [p for p in (tmp_path / place).rglob("*") if p.is_symlink()] == []
+        assert (tmp_path / place / "playbooks/a.yml").exists()
+    assert (tmp_path / "roles/r/tasks/main.yml").exists()
+    assert (tmp_path / "action_plugins/own.py").exists()
+
+
+def test_an_empty_inventory_option(shell: Shell) -> None:
+    """An inventory that is the empty string is a mistake, and not the folder that the caller stands in."""
+    done = shell('$testbed run deployment.yml -i "$NO_SUCH"')
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"-i names no inventory" in done.stderr
