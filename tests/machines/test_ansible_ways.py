@@ -249,6 +249,25 @@ def test_a_step_that_ends_early_has_passed(bench: Bench) -> None:
     assert done.log("one", "ended.test.main") == "went on\n"
 
 
+TAGGED = """\
+deployment: tagged
+configurations:
+  tagged:
+    init:
+      gather_facts: false
+      ansible: [{ansible.builtin.fail: {}}, {ansible.builtin.debug: {msg: was wanted}, tags: wanted}]
+nodes:
+  one: {configurations: [tagged]}
+"""
+
+
+def test_tags_of_the_operator_choose_tasks(bench: Bench) -> None:
+    """Tags that Ansible is told to run choose among a step's tasks; the run itself has none, and goes on."""
+    done = bench.run(bench.spec(TAGGED), environment={"ANSIBLE_RUN_TAGS": "wanted"})
+    assert done.code == 0, done.said
+    assert "was wanted" in done.log("one", "tagged.init.main")
+
+
 OVER_SSH = """\
 deployment: over-ssh
 finalise: all
