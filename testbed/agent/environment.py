@@ -14,10 +14,13 @@ from testbed.agent.workspace import Workspace, write_file
 SHEBANG_LIMIT = 120
 """Bytes that an interpreter's path may have in a ``#!`` line; older kernels cut the line at 127."""
 
+_OF_ANSIBLE = ("ANSIBLE_", "AWX_", "RUNNER_OMIT_EVENTS", "RUNNER_ONLY_FAILED_EVENTS")
+"""What an Ansible on this very machine hands down to the agent it starts: settings of its own, for nobody else."""
+
 
 def common(plan: Plan, workspace: Workspace, archive: str) -> Dict[str, str]:
     """The environment of all commands of a node: the agent's own, and what a run adds; no secret is in it."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("TESTBED_")}
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("TESTBED_", *_OF_ANSIBLE))}
     env.update(
         TESTBED_RUN=plan.run,
         TESTBED_NODE=plan.node,

@@ -224,6 +224,14 @@ def test_environment(machine: Machine) -> None:
     assert lines[-1] == "node_ended passed", machine.output("a.test.main")
 
 
+def test_no_settings_of_ansible(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the Ansible that starts an agent is told by environment stays its own; the rest of it reaches commands."""
+    for name in ("ANSIBLE_STDOUT_CALLBACK", "AWX_ISOLATED_DATA_DIR", "RUNNER_OMIT_EVENTS", "RUNNER_TEMP"):
+        monkeypatch.setenv(name, "foreign")
+    machine.go(machine.plan(step("test", "main", "env | grep =foreign")))
+    assert machine.output("a.test.main") == "RUNNER_TEMP=foreign\n"
+
+
 @pytest.mark.skipif(not PYTHON38, reason="no Python 3.8 on this machine")
 def test_oldest_python(shared_etcd: EtcdProcess, machines: Callable[..., Machine]) -> None:
     """All of it works on the oldest Python that Ansible takes on a node."""
