@@ -126,7 +126,7 @@ class _Reader:
         try:
             with self._directory.events.open(encoding="utf-8", errors="replace") as events:
                 return moments_of(events, frozenset(self._wanted.nodes))
-        except FileNotFoundError:
+        except OSError:
             return {}
 
     def _folders(self, node: str) -> list[Path]:
@@ -155,7 +155,7 @@ class _Reader:
         """Watch a folder from now on; False where it is not there, or no more: a workspace goes when its node ends."""
         try:
             self._changes.watch(folder)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:  # or another user's, as the workspaces of a run are
             return False
         self._watched.add(folder)
         return True
@@ -210,12 +210,10 @@ class _Reader:
 
 
 def _in(folder: Path) -> list[Path]:
-    """What is in a folder that is no link; nothing where it is not there, or no more."""
-    if folder.is_symlink():
-        return []
+    """What is in a folder that is no link; nothing where it is not there, or no more, or another user's."""
     try:
-        return list(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
+        return [] if folder.is_symlink() else list(folder.iterdir())
+    except OSError:
         return []
 
 
