@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Dict, List, Optional, Tuple
 
-from testbed.agent.word import NOT_SET, Asked, Reply, Usage, Word, as_json, failed, line
+from testbed.agent.word import NOT_SET, OK, Asked, Reply, Usage, Word, as_json, failed, line
 from testbed.coord.scope import CONTROLLER, Wanted
 from testbed.coord.values import ALL, ANY, VALUE
 from testbed.events import ABORT, FINALISE
@@ -192,7 +192,7 @@ def _raise(asked: Asked, name: str, why: str) -> Reply:
     flag = asked.scope.raise_flag(name, why)
     if (flag.by, flag.why) == (asked.scope.by, why):
         return Reply()
-    return Reply(err=f"testbed {name}: {flag.by} was first: {flag.why}\n".encode("utf-8", "backslashreplace"))
+    return failed(OK, f"testbed {name}", f"{flag.by} was first: {flag.why}")
 
 
 def _wait(asked: Asked) -> Reply:

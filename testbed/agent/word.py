@@ -114,8 +114,9 @@ def seconds(text: str) -> float:
 
 
 def failed(code: int, who: str, why: str) -> Reply:
-    """A reply that says on stderr what went wrong."""
-    return Reply(code, err=f"{who}: {why}\n".encode("utf-8", "backslashreplace"))
+    """A reply that says on stderr what went wrong, with nothing in it that a terminal would obey."""
+    text = f"{who}: {why}\n".encode("utf-8", "backslashreplace").decode()
+    return Reply(code, err="".join(c if c.isprintable() or c == "\n" else " " for c in text).encode())
 
 
 def line(value: bytes) -> bytes:

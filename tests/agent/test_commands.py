@@ -207,6 +207,16 @@ def test_words_over_any_store() -> None:
     scope.close()
 
 
+def test_foreign_words_are_harmless() -> None:
+    """What another node gave as its reason reaches nobody's terminal as more than text."""
+    store = MemoryStore()
+    scope = Scope(store, "r", "n")
+    scope.raise_flag("abort", "red \x1b[31m \u202e\r over \udcff")
+    for done in (words.run(["get", "-b", "k"], scope), words.run(["abort"], scope)):
+        assert done.err.endswith(b": red  [31m    over \\udcff\n")
+    scope.close()
+
+
 def test_environment(machine: Machine) -> None:
     """Commands get run, node, peers and parameters by environment and as a file, and Python can import testbed."""
     script = """
