@@ -10,7 +10,10 @@ Ansible's main process loads this file when it works out the hosts of the play.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ansible.executor.play_iterator import IteratingStates
@@ -42,6 +45,8 @@ def _execute_meta_alone(strategy: Any, task: Any, play_context: Any, iterator: A
 StrategyBase._execute_meta = _execute_meta_alone
 for name in ("add_host", "pause"):  # done once for all hosts elsewhere, and refused where each goes its own way
     action_loader.get(f"ansible.builtin.{name}", class_only=True).BYPASS_HOST_LOOP = False
+# ansible-runner's terminal has nobody at it: a prompt would be waited for, and all nodes with it
+sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115  for as long as the process lives
 
 
 class FilterModule:

@@ -268,14 +268,17 @@ def task_result(event: Mapping[str, Any]) -> TaskResult | None:
     result = result if isinstance(result, dict) else {}
     if outcome == OK and result.get("changed"):
         outcome = CHANGED
+    output = str(event.get("stdout") or "")
+    # ansible-runner tells of ignore_errors, and nothing of ignore_unreachable but Ansible's last word
+    passed_over = outcome == UNREACHABLE and output.rstrip().endswith("...ignoring")
     return TaskResult(
         node=str(data.get("host", "")),
         task=str(data.get("task") or data.get("name") or ""),
         action=str(data.get("resolved_action") or data.get("task_action") or ""),
         outcome=outcome,
-        ignored=bool(data.get("ignore_errors")),
+        ignored=bool(data.get("ignore_errors")) or passed_over,
         result=result,
-        output=str(event.get("stdout") or ""),
+        output=output,
     )
 
 

@@ -52,7 +52,8 @@ class TaskResult:
     @property
     def message(self) -> str:
         """What went wrong in one line, as far as Ansible says."""
-        return _words(self.result)
+        hidden = "no_log hides why" if self.outcome == FAILED and "censored" in self.result else ""
+        return _words(self.result) or hidden
 
 
 def _words(result: Mapping[str, Any]) -> str:
@@ -65,8 +66,6 @@ def _words(result: Mapping[str, Any]) -> str:
         " ".join(str(result.get(key) or "").split()) for key in ("msg", "stderr", "module_stderr", "stdout", "reason")
     ]
     first = next((text for text in words if text), "")
-    if not first and result.get("censored"):
-        return "no_log hides why"
     if first != "non-zero return code":
         return first
     last = str(result.get("stderr") or result.get("stdout") or "").strip().rpartition("\n")[2].strip()

@@ -34,6 +34,9 @@ _REFUSAL = re.compile(
 )
 """How Ansible ends over content that it cannot even begin, for all of its nodes at once; a task's failure is not it."""
 
+_ELSEWHERE = re.compile(r"^fatal: \[\S+ -> .+\]: UNREACHABLE!", re.MULTILINE)
+"""How Ansible shows that a delegated task did not reach its host, which is not the node's machine."""
+
 
 class Phases:
     """Keeps, between a burst's results, what is known of its nodes; records the events they amount to."""
@@ -114,7 +117,9 @@ class Phases:
             task=task.task, outcome=task.outcome,
             message="" if task.outcome in (OK, CHANGED, SKIPPED) else task.message[:500],
         )  # fmt: skip
-        if task.outcome == UNREACHABLE:
+        if task.outcome == UNREACHABLE and not task.ignored:
+            if _ELSEWHERE.search(task.output):
+                return FAILED, f"task {task.task!r} failed: {task.message[:500]}"
             failure = self.ansible_failure(task.node, task.message)
             self._journal.record(failure)
             return ERROR, failure.reason

@@ -208,6 +208,16 @@ FAILING = {
     "handler": ("roles: [brittle]", "the handler breaks"),
     "assertion": ("ansible: [{ansible.builtin.fail: {msg: said by the task}}]", "said by the task"),
     "hidden": ("ansible: [{ansible.builtin.command: /bin/false, no_log: true}]", "no_log hides why"),
+    "elsewhere": (
+        "ansible: [{name: Over there, ansible.builtin.command: id, delegate_to: no.such.host.example,"
+        " vars: {ansible_connection: ssh, ansible_ssh_retries: 0}}]",
+        "task 'Over there' failed",
+    ),
+    "unreachable-passed-over": (
+        "ansible: [{ansible.builtin.command: id, delegate_to: no.such.host.example, ignore_unreachable: true,"
+        " vars: {ansible_connection: ssh, ansible_ssh_retries: 0}}, {ansible.builtin.fail: {msg: went on}}]",
+        "went on",
+    ),
     "item": ('ansible: [{ansible.builtin.command: "test {{ item }} = 1", loop: [1, 2]}]', "failed: [one] (item=2)"),
 }
 

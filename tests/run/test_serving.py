@@ -83,11 +83,12 @@ def test_a_failed_step_is_told_at_once(serve: Serve) -> None:
 
 
 def test_actions_for_all_hosts_at_once(serve: Serve) -> None:
-    """`pause` and `add_host`, which Ansible does once for all hosts of a play, are done for the node."""
+    """`pause`, with nobody there to answer, and `add_host` are done for the node; Ansible does them for all hosts."""
     added = {"ansible.builtin.add_host": {"name": "new", "word": "heard"}}
     heard = {"name": "heard", "ansible.builtin.assert": {"that": ["hostvars.new.word == 'heard'"]}}
-    told = serve([{"ansible.builtin.pause": {"seconds": 1}}, added, heard], [], lambda task: task.task == STEP_DONE)
-    assert tasks_of(told, "a")[1:] == ["ansible.builtin.pause", "ansible.builtin.add_host", "heard", STEP_DONE]
+    pauses = [{"name": "time", "ansible.builtin.pause": {"seconds": 1}}, {"name": "person", "pause": {"prompt": "?"}}]
+    told = serve([*pauses, added, heard], [], lambda task: task.task == STEP_DONE)
+    assert tasks_of(told, "a")[1:] == ["time", "person", "ansible.builtin.add_host", "heard", STEP_DONE]
     assert tasks_of(told, "b")[-1] == STEP_DONE
 
 
