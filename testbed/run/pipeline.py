@@ -75,6 +75,8 @@ def plan_of(options: Options, run: str | None = None) -> tuple[RunPlan, Inventor
     machines = match(deployment, inventory) if options.machines is None else _again(deployment, options, inventory)
     run = run or name_run(deployment.name)
     directory = options.run_dir.expanduser().absolute() if options.run_dir else state_home() / run
+    for path in (folder, directory):
+        _require_text(path)
     made = plan(
         run,
         deployment,
@@ -87,6 +89,14 @@ def plan_of(options: Options, run: str | None = None) -> tuple[RunPlan, Inventor
         hosts=[machine.name for machine in inventory.machines] if inventory else (),
     )
     return made, inventory
+
+
+def _require_text(path: Path) -> None:
+    """Raise `UsageError` for a path that JSON cannot hold, as what a run leaves must (RFC 8259, 8.1)."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"the name of {ascii(str(path))[1:-1]} is not UTF-8", "rename it, or work elsewhere") from None
 
 
 def _load_what_runs() -> None:

@@ -161,3 +161,11 @@ def test_an_empty_inventory_option(shell: Shell) -> None:
     done = shell('$testbed run deployment.yml -i "$NO_SUCH"')
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"-i names no inventory" in done.stderr
+
+
+def test_a_path_that_is_no_text(shell: Shell, tmp_path: Path) -> None:
+    """A path whose bytes are not UTF-8 is refused before a run is begun: its plan and reports could not name it."""
+    done = shell("d=$(printf 'n\\377'); mkdir $d; cp deployment.yml $d; $testbed run $d/deployment.yml")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert rb"n\udcff is not UTF-8" in done.stderr
+    assert not (tmp_path / "state" / "runs").exists()
