@@ -40,7 +40,8 @@ def _step_ended(e: ev.StepEnded) -> str:
 
 def _machine_failed(e: ev.MachineFailed) -> str:
     tried = f" (tried {e.tried})" if e.tried else ""
-    return f"machine {e.machine} failed, {e.cause}{_without(e.excused)}{_because(e.reason)}{tried}"
+    what = f"{e.machine} failed" if e.machine == e.cause else f"machine {e.machine} failed, {e.cause}"
+    return f"{what}{_without(e.excused)}{_because(e.reason)}{tried}"
 
 
 def _without(excused: bool) -> str:
