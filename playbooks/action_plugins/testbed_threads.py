@@ -28,8 +28,7 @@ from ansible.executor.process.worker import WorkerProcess
 from ansible.release import __version__
 from ansible.utils.display import Display
 
-SERIES = ("2.19", "2.20", "2.21")
-"""The series of ansible-core whose workers are known to do; all others fork."""
+from testbed.run import remote
 
 _turn = threading.Lock()
 _here = threading.local()
@@ -106,10 +105,10 @@ def waiting() -> Iterator[None]:
 def install(places: int) -> None:
     """Have this process of Ansible's work on so many hosts at once, with threads, where it can; 0: it forks.
 
-    A time limit for tasks is kept by signals, which no thread has one of its own of: there it forks.
+    So it does in a version of ansible-core that has not been tried, and where tasks have a time limit: that is kept by
+    signals, which no thread has one of its own of.
     """
-    known = __version__.startswith(tuple(f"{series}." for series in SERIES))
-    if not places or not known or constants.TASK_TIMEOUT:
+    if not places or not remote.is_known(__version__) or constants.TASK_TIMEOUT:
         return
     global _places  # noqa: PLW0603  how many there are is known only now
     _places = threading.Semaphore(places)

@@ -97,6 +97,7 @@ class AnsibleBursts:
         self._logs = logs
         self._private = private
         self._forks = forks
+        self._from = Path.cwd()
         self._foreseen: Foreseen | None = None
         # Kept apart from ~/.ansible/cp: a control socket of an earlier lab at the same address would hang, and what
         # this run opens it closes. Not in the run's folder, because a Unix socket's path may have 107 bytes at most.
@@ -191,7 +192,8 @@ class AnsibleBursts:
         try:
             runner = ansible_runner.run(
                 private_data_dir=str(work),
-                project_dir=str(Path.cwd()),  # from where paths of keys, of ssh and of vaults hold
+                # from where paths of keys, of ssh and of vaults hold, unless somebody has removed it meanwhile
+                project_dir=str(self._from if self._from.is_dir() else self._playbooks),
                 artifact_dir=str(work / "artifacts"),
                 ident=work.name,
                 playbook=str(self._playbooks / PLAYBOOKS[burst.phase]),

@@ -31,6 +31,13 @@ GATE = "TESTBED_GATE"
 THREADS = "TESTBED_THREADS"
 """The environment variable that tells how many machines a START works on at once if it need not fork; often not set."""
 
+_SERIES = ("2.19.", "2.20.", "2.21.")
+
+
+def is_known(ansible: str) -> bool:
+    """Whether the inner parts of that version of ansible-core have been tried with what our plugins do to them."""
+    return ansible.startswith(_SERIES)
+
 
 def pass_gate(gate: str) -> bool:
     """Wait until the controller writes into the named pipe ``gate``; False where it holds that open no more.
