@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from testbed.cli.streams import forget_stdout, take_streams
-from testbed.errors import SURROUNDINGS, LabError, SpecError, TestbedError
+from testbed.errors import SURROUNDINGS, LabError, SpecError, TestbedError, UsageError
 
 BUG, INTERRUPTED, BROKEN_PIPE = 70, 130, 141
 """Exit codes that no command chooses: a bug in testbed, Ctrl-C, nobody reads on."""
@@ -139,6 +139,9 @@ def _run(words: Words, arguments: list[str]) -> int:
         forget_stdout()
         return BROKEN_PIPE
     except OSError as error:
+        if _stands_nowhere():
+            _tell(UsageError("the current folder has been removed", "change to one that is there"))
+            return UsageError.exit_code
         if error.errno not in SURROUNDINGS:
             _confess(error)
             return BUG
@@ -148,6 +151,14 @@ def _run(words: Words, arguments: list[str]) -> int:
         _confess(error)
         return BUG
     return 0
+
+
+def _stands_nowhere() -> bool:
+    try:
+        os.getcwd()  # noqa: PTH109  no path is wanted
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _tell(error: TestbedError) -> None:

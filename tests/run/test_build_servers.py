@@ -169,3 +169,10 @@ def test_a_path_that_is_no_text(shell: Shell, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, b"")
     assert rb"n\udcff is not UTF-8" in done.stderr
     assert not (tmp_path / "state" / "runs").exists()
+
+
+def test_a_folder_that_is_gone(shell: Shell) -> None:
+    """Who stands in a folder that was removed is told so."""
+    done = shell('spec=$PWD/deployment.yml; mkdir gone; cd gone; rmdir ../gone; $testbed run "$spec"')
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"the current folder has been removed" in done.stderr
