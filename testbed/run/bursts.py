@@ -70,7 +70,10 @@ _SOCKETS = "sockets"
 """What in the private folder leads to the folder of SSH's sockets."""
 
 _TMP_LENGTH = 50
-"""Bytes that ``TMPDIR`` may have to hold that folder: with what Ansible and ssh append 107, and a few to spare."""
+"""Bytes that ``TMPDIR`` may have to hold that folder: with what Ansible and ssh append 107, and a few to spare.
+
+Where it is longer Ansible is given another, for newer versions of it have sockets of their own there.
+"""
 
 _THREADS = 4
 """How many of the threads that a START has instead of forks cost what one fork does."""
@@ -116,6 +119,7 @@ class AnsibleBursts:
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_FORCE_COLOR": "0",
             THREADS: str(forks * _THREADS),
+            **({} if short else {"TMPDIR": "/tmp"}),  # noqa: S108  the folders in it are private
         }
 
     def foresee(self, burst: Burst) -> None:
