@@ -103,7 +103,7 @@ def test_failures_are_their_hosts_own(play: Play) -> None:
 
 def test_time_limits_are_kept(play: Play) -> None:
     """Where Ansible is told of a time limit for tasks, which a thread cannot have, it forks, as few as ever."""
-    outcome, told = play({"does": "test {{ inventory_hostname }} != n-3 || sleep 600"}, ANSIBLE_TASK_TIMEOUT="15")
+    outcome, told = play({"does": "test {{ inventory_hostname }} != n-3 || sleep 600"}, ANSIBLE_TASK_TIMEOUT="8")
     assert outcome.exit_code != 0
     assert {n: r.outcome for n, r in told.items()} == {**dict.fromkeys(NAMES, OK), "n-3": FAILED}
     assert {r.result["forks"] for n, r in told.items() if n != "n-3"} == {2}

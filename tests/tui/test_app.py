@@ -124,8 +124,11 @@ async def lines_in(view: LogView, count: int) -> None:
         view.grown.clear()
 
 
-def test_the_log_is_searched_parted_and_saved(recorded: RunDirectory, tmp_path: Path) -> None:
+def test_the_log_is_searched_parted_and_saved(
+    recorded: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """/ n N find, o parts stdout from stderr, w writes what is seen."""
+    monkeypatch.chdir(tmp_path)
 
     async def act(app: TestbedApp, pilot: Pilot[None]) -> None:
         await press(app, pilot, "3")
@@ -140,7 +143,7 @@ def test_the_log_is_searched_parted_and_saved(recorded: RunDirectory, tmp_path: 
         assert view.point == first
         await press(app, pilot, "escape", "o", "o")
         assert {line.stream for line in view.lines} == {"err"}
-        await press(app, pilot, "w", *str(tmp_path / "saved.txt"), "enter")
+        await press(app, pilot, "w", *"saved.txt", "enter")
         assert "E: peer aborted association" in (tmp_path / "saved.txt").read_text()
 
     drive(app_of(recorded), act)

@@ -161,15 +161,16 @@ def test_a_state_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     drive(TestbedApp(), act)
 
 
-def test_saving_never_overwrites(recorded: RunDirectory, tmp_path: Path) -> None:
+def test_saving_never_overwrites(recorded: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """W into a file that is there says so, and leaves it as it is."""
+    monkeypatch.chdir(tmp_path)
     kept = tmp_path / "kept.txt"
     kept.write_text("mine")
 
     async def act(app: TestbedApp, pilot: Pilot[None]) -> None:
         await press(app, pilot, "3")
         await lines_in(app.screen.query_one(LogView), 43)
-        await press(app, pilot, "w", *str(kept), "enter")
+        await press(app, pilot, "w", *"kept.txt", "enter")
         assert any("File exists" in note.message for note in app._notifications)
 
     drive(app_of(recorded), act)
