@@ -99,8 +99,8 @@ class Cleaning:
             forks_for(len(nodes)),
         )
         answers: dict[str, TaskResult] = {}
-        link_spec_folder(self.directory, plan)
         try:
+            link_spec_folder(self.directory, plan)
             burst = Burst(1, COLLECT, nodes)
             executor.run(burst, lambda task: answers.__setitem__(task.node, task), threading.Event())
             for task in answers.values():

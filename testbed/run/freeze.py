@@ -81,7 +81,7 @@ def link_spec_folder(directory: RunDirectory, plan: RunPlan) -> None:
         here = directory.playbooks / entry.name
         machines = plan.hosts if entry.name == "host_vars" and entry.is_dir() else ()
         if machines:
-            here.mkdir()
+            here.mkdir(exist_ok=True)  # made before, where a run that was killed is cleaned
         if not here.exists():
             here.symlink_to(entry)
         elif here.is_dir() and entry.is_dir():
