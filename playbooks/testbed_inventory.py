@@ -25,6 +25,15 @@ from ansible.vars.hostvars import HostVars
 class OrderedInventory(InventoryCLI):
     """``ansible-inventory``, which ends by `SystemExit` when it has printed, and says one thing more."""
 
+    templates = False
+    """Whether there are templates in the inventory: to look for them host by host takes long in a large one."""
+
+    def dump(self, stuff: Any) -> str:
+        """What is printed."""
+        text: str = InventoryCLI.dump(stuff)
+        self.templates = "{{" in text or "{%" in text
+        return text
+
     def run(self) -> None:
         """Print both."""
         try:
@@ -32,7 +41,8 @@ class OrderedInventory(InventoryCLI):
         except SystemExit as end:
             if not end.code:
                 HostVars(self.inventory, self.vm, self.loader)  # from now on the manager knows ``hostvars``
-                hosts = [(host.name, self._resolved(host)) for host in self.inventory.get_hosts("all")]
+                named = self.inventory.get_hosts("all")
+                hosts = [(host.name, self._resolved(host) if self.templates else {}) for host in named]
                 sys.stdout.write(json.dumps(hosts) + "\n")
             raise
 
