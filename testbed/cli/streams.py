@@ -7,6 +7,8 @@ import os
 import sys
 from typing import Any
 
+from testbed.agent import client
+
 
 class _Talk(io.FileIO):
     """Standard error: what nobody can hear any more is passed over, as nothing that goes on may end for want of it."""
@@ -20,15 +22,8 @@ class _Talk(io.FileIO):
 
 
 def take_streams() -> None:
-    """Make the three streams fit to use: closed ones are the null device, and writing waits where there is no room.
-
-    Of a closed stream the next file that is opened would take the place.
-    """
-    for descriptor in (0, 1, 2):
-        try:
-            os.set_blocking(descriptor, True)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    """Make the three streams fit to use, Python's objects for them too; what stderr does not take is passed over."""
+    client.take_streams()
     sys.stdin = sys.stdin or open(0, closefd=False, encoding="utf-8")  # noqa: SIM115  for as long as the program
     sys.stdout = sys.stdout or open(1, "w", closefd=False, encoding="utf-8")  # noqa: SIM115  the same
     encoding = sys.stderr.encoding if sys.stderr else "utf-8"

@@ -27,7 +27,7 @@ def require_screen() -> None:
     if os.environ.get("TEXTUAL_DRIVER"):
         return
     for name, stream in (("stdin", sys.stdin), ("stderr", sys.stderr)):
-        if stream is None or not stream.isatty():
+        if not stream.isatty():
             raise UsageError(
                 f"the screen needs a terminal, which {name} is not",
                 "without one there are testbed status, logs --follow and report; in a browser, testbed tui --web PORT",
